@@ -1,0 +1,280 @@
+//! What the owner can set: one section a stage, every key with a default, unknown keys refused.
+//! Reading files and environment is in `load.rs`, judging the values in `validate.rs`.
+
+mod load;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, load, locate, parse};
+pub use validate::Problem;
+
+/// The whole configuration; `Config::default()` is a working service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub node: Node,
+    pub auth: Auth,
+    pub ingest: Ingest,
+    pub decode: Decode,
+    pub detect: Detect,
+    pub mqtt: Mqtt,
+    pub websocket: WebSocket,
+    /// Per-stream settings by stream name.
+    pub stream: BTreeMap<String, StreamConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// The node's name in topics and messages; empty: made once from the state directory, `spotter-xxxx`.
+    pub name: String,
+    /// Tokens and everything that must survive a restart. Empty: /var/lib/spotter, or $XDG_STATE_HOME/spotter.
+    pub state_dir: PathBuf,
+    /// How long a shutdown may take to drain, seconds.
+    pub shutdown_grace_s: u64,
+}
+
+/// What the owner opened to callers from elsewhere than loopback without a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    Publish,
+    Read,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    pub anonymous: Vec<Anonymous>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    pub listen: SocketAddr,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    pub max_streams: usize,
+    /// One RTMP message, bytes.
+    pub max_message_bytes: usize,
+    /// Chunk streams one connection may have open, and messages under way on all of them together, bytes.
+    pub max_chunk_streams: usize,
+    pub max_partial_bytes: usize,
+    /// Nesting and string length of AMF0 commands and metadata.
+    pub max_amf_depth: usize,
+    pub max_amf_string_bytes: usize,
+    pub handshake_timeout_s: u64,
+    /// Silence after which a connection is closed.
+    pub idle_timeout_s: u64,
+    /// How long a stream waits for its publisher to come back.
+    pub reconnect_grace_s: u64,
+    /// Coded media kept per stream, bytes.
+    pub gop_budget_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecodeBackend {
+    Gst,
+    /// Grey pictures of the published size; for machines and tests without GStreamer.
+    Fake,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decode {
+    pub backend: DecodeBackend,
+    /// GStreamer decoder elements to try, in order; empty: the board's own order.
+    pub order: Vec<String>,
+    /// Threads of a software decoder. 1 costs least CPU and adds no latency; 0 lets the decoder choose.
+    pub threads: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DetectBackend {
+    Tflite,
+    /// Finds one "dog" in the middle of every picture; for machines and tests without a model.
+    Fake,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Detect {
+    pub backend: DetectBackend,
+    /// A manifest's name in `model_dir`, or the path of a manifest (`.toml`). "auto": the board's choice.
+    pub model: String,
+    /// Where manifests lie. Empty: ./models, beside the program, or /usr/share/spotter/models.
+    pub model_dir: PathBuf,
+    /// libtensorflowlite_c.so. Empty: beside the program, ./runtime/lib/<arch>, state_dir/lib, or the system's.
+    pub library: PathBuf,
+    /// Interpreter threads; 0: the board's choice.
+    pub threads: usize,
+    pub delegate: Option<Delegate>,
+    /// Detections a second and stream, at most.
+    pub rate_hz: f64,
+    /// Labels that count as animals; ["*"] takes every label of the model.
+    pub animals: Vec<String>,
+    /// 0 to 1; absent: the manifest's.
+    pub min_confidence: Option<f32>,
+}
+
+/// An external TFLite delegate (Coral Edge TPU, NPU, GPU).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delegate {
+    pub path: PathBuf,
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    pub enabled: bool,
+    /// Empty: the embedded broker; else mqtt://host:port or mqtts://host:port.
+    pub broker: String,
+    pub username: String,
+    /// A file with the password, so that it is never in this one.
+    pub password_file: PathBuf,
+    pub ca_file: PathBuf,
+    pub client_cert_file: PathBuf,
+    pub client_key_file: PathBuf,
+    /// First part of every topic.
+    pub base_topic: String,
+    /// The embedded broker's door and limits.
+    pub listen: SocketAddr,
+    pub max_connections: usize,
+    pub max_packet_bytes: usize,
+    pub stats_interval_s: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSocket {
+    pub enabled: bool,
+    pub listen: SocketAddr,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    /// One message, bytes; a base64 picture is a message.
+    pub max_message_bytes: usize,
+    /// A picture sent in for detection, pixels in all.
+    pub max_picture_pixels: u64,
+    /// Pictures waiting for the detector, over all connections.
+    pub max_waiting_pictures: usize,
+    /// A reader that takes nothing for so long is closed.
+    pub stall_timeout_s: u64,
+}
+
+/// What can differ from stream to stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamConfig {
+    pub detect: bool,
+    /// Absent: `detect.rate_hz`.
+    pub rate_hz: Option<f64>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: String::new(), state_dir: PathBuf::new(), shutdown_grace_s: 10 }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            listen: any(1935),
+            max_connections: 64,
+            max_connections_per_address: 16,
+            max_streams: 16,
+            max_message_bytes: 4 << 20,
+            max_chunk_streams: 64,
+            max_partial_bytes: 8 << 20,
+            max_amf_depth: 16,
+            max_amf_string_bytes: 16 << 10,
+            handshake_timeout_s: 10,
+            idle_timeout_s: 20,
+            reconnect_grace_s: 30,
+            gop_budget_bytes: 8 << 20,
+        }
+    }
+}
+
+impl Default for Decode {
+    fn default() -> Self {
+        let backend = if cfg!(feature = "gst") { DecodeBackend::Gst } else { DecodeBackend::Fake };
+        Self { backend, order: Vec::new(), threads: 1 }
+    }
+}
+
+/// The ten animals among COCO's 80 classes.
+pub const COCO_ANIMALS: [&str; 10] =
+    ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"];
+
+impl Default for Detect {
+    fn default() -> Self {
+        let backend =
+            if cfg!(feature = "tflite") { DetectBackend::Tflite } else { DetectBackend::Fake };
+        Self {
+            backend,
+            model: "auto".into(),
+            model_dir: PathBuf::new(),
+            library: PathBuf::new(),
+            threads: 0,
+            delegate: None,
+            rate_hz: 10.0,
+            animals: COCO_ANIMALS.map(String::from).to_vec(),
+            min_confidence: None,
+        }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            broker: String::new(),
+            username: String::new(),
+            password_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
+            client_cert_file: PathBuf::new(),
+            client_key_file: PathBuf::new(),
+            base_topic: "spotter".into(),
+            listen: any(1883),
+            max_connections: 64,
+            max_packet_bytes: 1 << 20,
+            stats_interval_s: 10,
+        }
+    }
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: any(8765),
+            max_connections: 64,
+            max_connections_per_address: 32,
+            max_message_bytes: 16 << 20,
+            max_picture_pixels: 50_000_000,
+            max_waiting_pictures: 16,
+            stall_timeout_s: 10,
+        }
+    }
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self { detect: true, rate_hz: None }
+    }
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], port))
+}

@@ -1,0 +1,5 @@
+//! Pictures in, detections out: the model behind one trait, and the thread that shares it among all streams.
+
+pub mod types;
+
+pub use types::{BBox, DetectError, Detection, Detections, Detector, DetectorInfo, Timings};

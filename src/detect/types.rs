@@ -1,0 +1,89 @@
+//! What a detector is asked and what it answers.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::decode::PictureView;
+use crate::media::{MediaTime, StreamId};
+
+/// A box in pixels of the picture it was found in; `x1 <= x2`, `y1 <= y2`, clipped to the picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BBox {
+    pub x1: f32,
+    pub y1: f32,
+    pub x2: f32,
+    pub y2: f32,
+}
+
+/// One thing found in one picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detection {
+    /// Index into the model's labels.
+    pub class_id: u16,
+    pub label: Arc<str>,
+    /// 0 to 1.
+    pub confidence: f32,
+    pub bbox: BBox,
+}
+
+/// Where a frame's time went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Arrival of the unit's last byte to the decoded picture.
+    pub decode: Duration,
+    /// From there until the detector took it.
+    pub wait: Duration,
+    /// Conversion, interpreter and head together.
+    pub infer: Duration,
+    /// Arrival to hand-over to the exits.
+    pub total: Duration,
+}
+
+/// All that was found in one frame of one stream; without animals the list is empty.
+#[derive(Debug, Clone)]
+pub struct Detections {
+    pub stream: StreamId,
+    pub seq: u64,
+    pub pts: MediaTime,
+    pub captured: SystemTime,
+    /// Pixels of the published picture.
+    pub width: u32,
+    pub height: u32,
+    pub model: Arc<str>,
+    pub timings: Timings,
+    pub items: Arc<[Detection]>,
+}
+
+/// What a detector says of itself wherever a user looks.
+#[derive(Debug, Clone, Serialize)]
+pub struct DetectorInfo {
+    /// "tflite-xnnpack", "tflite-delegate", "fake".
+    pub backend: String,
+    pub model: Arc<str>,
+    /// Input size of the model in pixels.
+    pub width: u32,
+    pub height: u32,
+    pub threads: usize,
+    /// The runtime library and its version, where it tells.
+    pub library: String,
+    /// What was asked for and could not be had, each with its reason.
+    pub refusals: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    #[error("picture of {width}x{height} does not hold the bytes its size asks for")]
+    BrokenPicture { width: u32, height: u32 },
+    #[error("the interpreter failed: {0}; spotter reopens the detector")]
+    Interpreter(String),
+}
+
+/// A model ready to look at pictures. Used by one thread at a time.
+pub trait Detector: Send {
+    fn info(&self) -> &DetectorInfo;
+
+    /// Finds the wanted labels in one picture, best first.
+    fn detect(&mut self, picture: &PictureView<'_>) -> Result<Vec<Detection>, DetectError>;
+}

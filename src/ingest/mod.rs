@@ -1,0 +1,1 @@
+//! The front door: RTMP connections in, access units out.

@@ -1,0 +1,18 @@
+//! spotter: RTMP from smart glasses in, animal detections over MQTT and WebSocket out.
+//!
+//! The modules in the order data flows through them; ARCHITECTURE.md walks the same way.
+
+pub mod auth;
+pub mod config; // what the owner asked for, checked // who may come through which door
+
+pub mod decode; // access units -> pictures
+pub mod detect; // pictures -> detections
+pub mod ingest; // RTMP connections -> access units
+pub mod media; // access units, the GOP ring, the list of streams
+pub mod mqtt; // the JSON -> MQTT, and the embedded broker
+pub mod wire; // detections -> the JSON everyone reads
+pub mod ws; // the JSON -> WebSocket, and pictures sent in by hand
+
+pub mod board; // what this machine is and has
+pub mod health; // counters and latencies
+pub mod supervise; // restart with back-off

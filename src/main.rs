@@ -1,0 +1,3 @@
+//! The program: arguments, logging, configuration, the service, signals, exit code.
+
+fn main() {}

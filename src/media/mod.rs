@@ -1,0 +1,12 @@
+//! What flows through the house between the front door and the decoder: access units and the places they wait in.
+
+pub mod avc;
+pub mod ring;
+pub mod stream;
+pub mod unit;
+
+pub use stream::{Stream, StreamStatus, Streams};
+pub use unit::{
+    AccessUnit, Arrival, AudioCodec, AudioParams, AudioUnit, MediaTime, StreamId, Unit, VideoCodec,
+    VideoParams,
+};

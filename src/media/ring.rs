@@ -1,0 +1,238 @@
+//! The GOP ring: one publisher pushes and never waits, many cursors read, each at its own pace.
+//! What no longer fits a byte budget goes a whole GOP at a time, and a cursor that lost units is told how many.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::unit::Unit;
+use crate::health::Counter;
+
+#[derive(Debug)]
+pub struct Ring {
+    inner: Mutex<Inner>,
+    grown: Notify,
+    budget_bytes: usize,
+    /// Units that left the ring before their time: a GOP over the budget, or older GOPs.
+    pub pruned: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    units: VecDeque<Unit>,
+    /// Sequence number of `units[0]`.
+    first: u64,
+    bytes: usize,
+    /// Set while a GOP that outgrew the budget is still arriving: its rest is of no use to anyone.
+    until_key: bool,
+    closed: bool,
+}
+
+/// What a cursor finds.
+#[derive(Debug)]
+pub enum Read {
+    Unit(Unit),
+    /// The cursor was overtaken and now stands at the newest key frame.
+    Lagged {
+        skipped: u64,
+    },
+}
+
+impl Ring {
+    pub fn new(budget_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            grown: Notify::new(),
+            budget_bytes,
+            pruned: Counter::default(),
+        })
+    }
+
+    /// Adds the newest unit; makes room by dropping the oldest GOPs. Never waits.
+    pub fn push(&self, unit: Unit) {
+        {
+            let mut inner = self.inner.lock();
+            if unit.is_key() {
+                inner.until_key = false;
+            } else if inner.until_key {
+                self.pruned.inc();
+                return;
+            }
+            inner.bytes += unit.len();
+            inner.units.push_back(unit);
+            while inner.bytes > self.budget_bytes {
+                self.pruned.add(inner.drop_oldest_gop());
+            }
+        }
+        self.grown.notify_waiters();
+    }
+
+    /// No more units will come; cursors end after what they have not read.
+    pub fn close(&self) {
+        self.inner.lock().closed = true;
+        self.grown.notify_waiters();
+    }
+
+    /// A cursor at the newest key frame, so that a reader can start at once.
+    pub fn cursor(self: &Arc<Self>) -> Cursor {
+        let next = self.inner.lock().newest_key();
+        Cursor { ring: Arc::clone(self), next }
+    }
+}
+
+impl Inner {
+    fn end(&self) -> u64 {
+        self.first + self.units.len() as u64
+    }
+
+    /// Where the newest GOP begins, or the end when there is none.
+    fn newest_key(&self) -> u64 {
+        let key = self.units.iter().rposition(Unit::is_key);
+        key.map_or(self.end(), |at| self.first + at as u64)
+    }
+
+    /// Drops units up to the second key frame; with none, everything, and the rest of that GOP as it comes.
+    fn drop_oldest_gop(&mut self) -> u64 {
+        let second = self.units.iter().skip(1).position(Unit::is_key).map(|at| at + 1);
+        if second.is_none() {
+            self.until_key = true;
+        }
+        let n = second.unwrap_or(self.units.len());
+        for unit in self.units.drain(..n) {
+            self.bytes -= unit.len();
+        }
+        self.first += n as u64;
+        n as u64
+    }
+}
+
+/// A reader's place in a [`Ring`].
+#[derive(Debug)]
+pub struct Cursor {
+    ring: Arc<Ring>,
+    next: u64,
+}
+
+impl Cursor {
+    /// The next unit in order; `None` when the ring is closed and read to its end. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Read> {
+        let ring = Arc::clone(&self.ring);
+        loop {
+            let grown = ring.grown.notified();
+            tokio::pin!(grown);
+            // Registered before the look, so that a push in between is not missed.
+            grown.as_mut().enable();
+            if let Some(found) = self.look() {
+                return found;
+            }
+            grown.await;
+        }
+    }
+
+    /// Goes to the newest key frame, as after a decoder was replaced.
+    pub fn restart(&mut self) {
+        self.next = self.ring.inner.lock().newest_key();
+    }
+
+    /// `None`: nothing yet. `Some(None)`: nothing ever again.
+    fn look(&mut self) -> Option<Option<Read>> {
+        let inner = self.ring.inner.lock();
+        if self.next < inner.first {
+            let to = inner.newest_key();
+            let skipped = to - self.next;
+            self.next = to;
+            return Some(Some(Read::Lagged { skipped }));
+        }
+        let at = usize::try_from(self.next - inner.first).unwrap_or(usize::MAX);
+        if let Some(unit) = inner.units.get(at) {
+            self.next += 1;
+            return Some(Some(Read::Unit(unit.clone())));
+        }
+        inner.closed.then_some(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::unit::*;
+    use bytes::Bytes;
+
+    fn unit(key: bool, len: usize, ms: i64) -> Unit {
+        Unit::Video(AccessUnit {
+            stream: StreamId::new("s").unwrap(),
+            pts: MediaTime::from_millis(ms),
+            dts: MediaTime::from_millis(ms),
+            key,
+            intact: true,
+            discontinuity: false,
+            data: Bytes::from(vec![0; len]),
+            params: Arc::new(VideoParams {
+                codec: VideoCodec::H264,
+                width: 16,
+                height: 16,
+                record: Bytes::new(),
+                nal_length_size: 4,
+            }),
+            arrived: Arrival::now(),
+        })
+    }
+
+    async fn pts(c: &mut Cursor) -> Result<i64, u64> {
+        match c.next().await.unwrap() {
+            Read::Unit(Unit::Video(u)) => Ok(u.pts.as_millis()),
+            Read::Unit(Unit::Audio(_)) => unreachable!(),
+            Read::Lagged { skipped } => Err(skipped),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_late_reader_starts_at_the_newest_key_frame() {
+        let ring = Ring::new(1000);
+        for (i, key) in [true, false, true, false].into_iter().enumerate() {
+            ring.push(unit(key, 10, i as i64));
+        }
+        let mut c = ring.cursor();
+        assert_eq!(pts(&mut c).await, Ok(2));
+        assert_eq!(pts(&mut c).await, Ok(3));
+        ring.close();
+        assert!(c.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn whole_gops_leave_and_the_overtaken_reader_is_told() {
+        let ring = Ring::new(100);
+        ring.push(unit(true, 30, 0));
+        let mut c = ring.cursor();
+        ring.push(unit(false, 30, 1));
+        ring.push(unit(true, 30, 2));
+        ring.push(unit(false, 30, 3));
+        assert_eq!(ring.pruned.get(), 2);
+        assert_eq!(pts(&mut c).await, Err(2));
+        assert_eq!(pts(&mut c).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_gop_over_the_budget_is_dropped_up_to_the_next_key_frame() {
+        let ring = Ring::new(100);
+        let mut c = ring.cursor();
+        for (i, key) in [true, false, false, false, false, true].into_iter().enumerate() {
+            ring.push(unit(key, 40, i as i64));
+        }
+        assert_eq!(ring.pruned.get(), 5);
+        assert_eq!(pts(&mut c).await, Err(3));
+        assert_eq!(pts(&mut c).await, Ok(5));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_wakes() {
+        let ring = Ring::new(100);
+        let mut c = ring.cursor();
+        let reader = tokio::spawn(async move { pts(&mut c).await });
+        tokio::task::yield_now().await;
+        ring.push(unit(true, 1, 7));
+        assert_eq!(reader.await.unwrap(), Ok(7));
+    }
+}

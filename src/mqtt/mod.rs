@@ -1,0 +1,1 @@
+//! The exit to MQTT: our client, and the broker we bring along.

@@ -1,0 +1,1 @@
+//! The versioned JSON of MQTT and WebSocket, held by golden files.

@@ -1,0 +1,1 @@
+//! The exit to WebSocket: the demo protocol, and detections by subscription.
