@@ -22,6 +22,7 @@ readonly BUILD_PACKAGES=board/build-packages.txt
 readonly RUN_PACKAGES=board/run-packages.txt
 readonly TEST_PACKAGES=board/test-packages.txt
 readonly CROSS_PACKAGES=board/cross-packages.txt
+readonly CROSS_TOOLS=board/cross-tools-packages.txt
 
 # The wheel that carries the TensorFlow Lite 2.17.1 C library (Apache-2.0), and the library inside it.
 readonly RUNTIME_WHEEL=pymicro-wakeword==2.5.0
@@ -71,14 +72,18 @@ need_root() {
 # listed FILE: the package names in FILE, comments left out.
 listed() { sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$1"; }
 
-installed() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+# installed NAME[:ARCH]: of this machine's own architecture, or of none, when ARCH is not given.
+installed() {
+    local name=${1%:*} arch=$native
+    [[ $1 != *:* ]] || arch=${1#*:}
+    dpkg-query -W -f='${db:Status-Status} ${Architecture}\n' "$name" 2>/dev/null |
+        grep -qxE "installed ($arch|all)"
+}
 
 apt_updated=no
 # packages FILE: installs those in FILE that are missing.
 packages() {
     local missing=() name
-    command -v apt-get >/dev/null ||
-        die "this is no Debian-like system (no apt-get); install by hand what $1 names, under your system's names"
     while read -r name; do
         installed "$name" || missing+=("$name")
     done < <(listed "$1")
@@ -146,8 +151,26 @@ clip() {
     demo/make-clip.sh
 }
 
+# libgstreamer-plugins-base1.0-dev cannot be installed for two architectures at once, so for arm64 its pkg-config files
+# are unpacked beside the program, and names to link by point to the libraries that are installed.
+cross_gstreamer() {
+    local dir=runtime/sysroot/aarch64 lib=/usr/lib/aarch64-linux-gnu name=libgstreamer-plugins-base1.0 version temp link
+    version=$(dpkg-query -W -f='${Version}' $name-0:arm64)
+    [[ $(cat $dir/version 2>/dev/null) != "$version" ]] || return 0
+    say "unpacking $name-dev:arm64 $version into $dir"
+    temp=$(mktemp -d)
+    (cd "$temp" && step "run as root: apt-get update" apt-get download "$name-dev:arm64=$version")
+    step "remove runtime/sysroot and try again" dpkg-deb --extract "$temp"/*.deb "$temp/root"
+    rm -rf $dir
+    mkdir -p $dir/lib
+    cp -r "$temp/root$lib/pkgconfig" $dir/pkgconfig
+    for link in "$temp/root$lib"/*.so; do ln -s "$lib/${link##*/}.0" "$dir/lib/${link##*/}"; done
+    echo "$version" >$dir/version
+    rm -rf "$temp"
+}
+
 cross() {
-    [[ $(dpkg --print-architecture) == amd64 ]] || die "--cross builds arm64 from an x86-64 Debian; here it is not needed or not possible"
+    [[ $native == amd64 ]] || die "--cross builds arm64 from an x86-64 Debian; here it is not needed or not possible"
     if ! dpkg --print-foreign-architectures | grep -qx arm64; then
         need_root "(after: dpkg --add-architecture arm64)"
         say "adding the architecture arm64 to dpkg"
@@ -155,6 +178,8 @@ cross() {
         apt_updated=no
     fi
     packages "$CROSS_PACKAGES"
+    packages "$CROSS_TOOLS"
+    cross_gstreamer
     runtime aarch64
 }
 
@@ -183,6 +208,9 @@ done
 
 machine=$(uname -m)
 [[ -n ${RUNTIME_SHA256[$machine]:-} ]] || die "there is no detector library for $machine; use a 64-bit x86 or ARM system"
+command -v apt-get >/dev/null ||
+    die "this is no Debian-like system (no apt-get); install by hand what $BUILD_PACKAGES and $RUN_PACKAGES name"
+native=$(dpkg --print-architecture)
 packages "$BUILD_PACKAGES"
 packages "$RUN_PACKAGES"
 command -v cargo >/dev/null || die "no Rust toolchain (cargo) on the PATH; install one from https://rustup.rs"

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Sets up and runs every check and test that needs no special hardware; stops at nothing but a failed set-up, and says
+# at the end what failed.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+usage() {
+    cat <<'TEXT'
+usage: ./test.sh [--arm64]
+
+  --arm64   also cross-builds for arm64 and runs the end-to-end tests on that binary under QEMU; on by itself when CI=true
+TEXT
+}
+
+arm64=no
+[[ ${CI:-} != true ]] || arm64=yes
+case ${1:-} in
+'') ;;
+--arm64) arm64=yes ;;
+-h | --help)
+    usage
+    exit
+    ;;
+*)
+    usage >&2
+    exit 2
+    ;;
+esac
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+summary=() failed=0
+
+# stage NAME COMMAND...: runs one check, keeps its result and time.
+stage() {
+    local name=$1 begin=$SECONDS result=ok
+    shift
+    printf '\n=== %s\n' "$name"
+    "$@" 2>&1 | tee -a "$log" || result=FAILED
+    [[ $result == ok ]] || failed=$((failed + 1))
+    summary+=("$(printf '%-7s %5d s  %s' "$result" $((SECONDS - begin)) "$name")")
+}
+
+set_up() { if [[ $arm64 == yes ]]; then ./setup.sh --test --cross; else ./setup.sh --test; fi; }
+
+shell_scripts() {
+    local scripts
+    mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+    shellcheck --severity=warning "${scripts[@]}"
+}
+
+python_tests() { .venv/bin/python -m unittest discover --start-directory tests/python --top-level-directory .; }
+
+# The tests themselves are built for this machine; only the program they start is the arm64 one.
+end_to_end_arm64() {
+    SPOTTER_BIN=$PWD/board/run-arm64.sh cargo test --test end_to_end -- --test-threads=1
+}
+
+printf '=== set-up\n'
+set_up
+stage "format" cargo fmt --check
+stage "clippy" cargo clippy --all-targets -- -D warnings
+stage "shell scripts" shell_scripts
+stage "tests" cargo test
+stage "tests without GStreamer and TensorFlow Lite" cargo test --no-default-features
+[[ ! -d tests/python ]] || stage "tests in Python" python_tests
+[[ ! -e fuzz/Cargo.toml ]] || stage "fuzz targets build" cargo build --manifest-path fuzz/Cargo.toml
+if [[ $arm64 == yes ]]; then
+    stage "arm64 release build" board/cross.sh
+    stage "end-to-end tests of the arm64 binary" end_to_end_arm64
+fi
+
+# What the test harnesses themselves counted.
+read -r passed tests_failed < <(awk '
+    /^test result: / { for (i = 2; i <= NF; i++) { if ($i == "passed;") p += $(i - 1); if ($i == "failed;") f += $(i - 1) } }
+    END { print p + 0, f + 0 }' "$log")
+
+printf '\n=== summary\n'
+printf '%s\n' "${summary[@]}"
+printf 'stages: %d ok, %d failed; %d s in all\n' $((${#summary[@]} - failed)) "$failed" "$SECONDS"
+printf '%d passed, %d failed\n' "$passed" "$tests_failed"
+[[ $failed == 0 ]]
