@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{ConfigError, load, locate, parse};
+pub use load::{ConfigError, Fault, Loaded, load, locate, parse};
 pub use validate::Problem;
 
 /// The whole configuration; `Config::default()` is a working service.

@@ -1,26 +1,204 @@
-//! Finds, reads and merges the configuration: a file, then the environment over it.
+//! Finds, reads and merges the configuration: a file, then the environment over it, then a judgement of every value.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
 
 use super::Config;
 
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{0}")]
-    Bad(String),
+/// A configuration and where it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// `None`: no file was found and the defaults serve.
+    pub file: Option<PathBuf>,
 }
 
-/// Parses one file's text.
-pub fn parse(text: &str) -> Result<Config, ConfigError> {
-    toml::from_str(text).map_err(|e| ConfigError::Bad(e.to_string()))
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// What the faults are in: a file, or the environment.
+    pub place: String,
+    pub faults: Vec<Fault>,
 }
 
-/// The file to read, if there is one.
-pub fn locate(_asked: Option<&Path>) -> Option<PathBuf> {
-    None
+/// One fault, with its line where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub line: Option<usize>,
+    pub message: String,
 }
 
-/// Reads the configuration.
-pub fn load(_asked: Option<&Path>) -> Result<Config, ConfigError> {
-    Ok(Config::default())
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, fault) in self.faults.iter().enumerate() {
+            let line = fault.line.map(|l| format!(":{l}")).unwrap_or_default();
+            let end = if n + 1 < self.faults.len() { "\n" } else { "" };
+            write!(f, "{}{line}: {}{end}", self.place, fault.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// The file to read: the one asked for, $SPOTTER_CONFIG, /etc/spotter/spotter.toml or ./spotter.toml, else none.
+pub fn locate(asked: Option<&Path>) -> Option<PathBuf> {
+    if let Some(asked) = asked {
+        return Some(asked.to_owned());
+    }
+    if let Some(named) = std::env::var_os("SPOTTER_CONFIG").filter(|v| !v.is_empty()) {
+        return Some(named.into());
+    }
+    ["/etc/spotter/spotter.toml", "spotter.toml"].iter().map(PathBuf::from).find(|p| p.exists())
+}
+
+/// Locates and reads the configuration, puts `SPOTTER__SECTION__KEY` variables over it and judges the result.
+///
+/// # Errors
+/// Names file, line, key, value and remedy of everything that is wrong.
+pub fn load(asked: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let file = locate(asked);
+    let text = match &file {
+        Some(path) => std::fs::read_to_string(path).map_err(|e| {
+            one(
+                &path.display().to_string(),
+                format!("cannot read the file: {e}; check its path and rights"),
+            )
+        })?,
+        None => String::new(),
+    };
+    let place = file.as_ref().map_or("defaults".to_owned(), |p| p.display().to_string());
+    let env = std::env::vars().filter(|(k, _)| k.starts_with(ENV_PREFIX)).collect::<Vec<_>>();
+    Ok(Loaded { config: merge(&place, &text, &env)?, file })
+}
+
+/// Parses and judges one file's text, without the environment.
+pub fn parse(place: &str, text: &str) -> Result<Config, ConfigError> {
+    merge(place, text, &[])
+}
+
+const ENV_PREFIX: &str = "SPOTTER__";
+
+fn merge(place: &str, text: &str, env: &[(String, String)]) -> Result<Config, ConfigError> {
+    let config: Config = toml::from_str(text).map_err(|e| {
+        let line = e.span().map(|s| line_of(text, s.start));
+        let message = e.message().replace('\n', "; ");
+        ConfigError { place: place.to_owned(), faults: vec![Fault { line, message }] }
+    })?;
+    let config = if env.is_empty() { config } else { over(text, env)? };
+    let problems = config.validate();
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    let faults = problems.into_iter().map(|p| Fault {
+        line: key_line(text, &p.key),
+        message: format!("{}: {}", p.key, p.message),
+    });
+    Err(ConfigError { place: place.to_owned(), faults: faults.collect() })
+}
+
+/// The file's table with the environment's values laid over it.
+fn over(text: &str, env: &[(String, String)]) -> Result<Config, ConfigError> {
+    let mut table: toml::Table = text.parse().map_err(|e| one("config", format!("{e}")))?;
+    for (name, value) in env {
+        let path: Vec<String> =
+            name[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+        let Some((key, sections)) = path.split_last().filter(|(_, s)| !s.is_empty()) else {
+            return Err(one(name, "name it SPOTTER__SECTION__KEY".to_owned()));
+        };
+        let mut at = &mut table;
+        for section in sections {
+            let next =
+                at.entry(section.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            at = next
+                .as_table_mut()
+                .ok_or_else(|| one(name, format!("{section} is not a section")))?;
+        }
+        at.insert(key.clone(), env_value(value));
+        // Each variable is tried by itself, so that the error can name it.
+        Config::deserialize(table.clone())
+            .map_err(|e| one(name, e.message().replace('\n', "; ")))?;
+    }
+    Config::deserialize(table).map_err(|e| one("environment", e.message().to_owned()))
+}
+
+/// A variable's text as TOML where it is TOML (numbers, booleans, arrays), else as the string it is.
+fn env_value(text: &str) -> toml::Value {
+    let parsed = format!("v = {text}").parse::<toml::Table>().ok();
+    parsed.and_then(|mut t| t.remove("v")).unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+fn one(place: &str, message: String) -> ConfigError {
+    ConfigError { place: place.to_owned(), faults: vec![Fault { line: None, message }] }
+}
+
+/// 1-based.
+fn line_of(text: &str, byte: usize) -> usize {
+    text.as_bytes().iter().take(byte).filter(|b| **b == b'\n').count() + 1
+}
+
+/// The line a dotted key stands in, if the file has it.
+fn key_line(text: &str, dotted: &str) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut table = root.get_ref();
+    let mut line = None;
+    for part in dotted.split('.') {
+        let (key, value) = table.iter().find(|(k, _)| k.get_ref() == part)?;
+        line = Some(line_of(text, key.span().start));
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<Fault> {
+        parse("f.toml", text).unwrap_err().faults
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_working_configuration() {
+        assert_eq!(parse("f", "").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let f = faults("[detect]\nrate_hz = 5.0\nspeed = 3\n");
+        assert_eq!(f[0].line, Some(3));
+        assert!(f[0].message.contains("speed") && f[0].message.contains("rate_hz"), "{f:?}");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_key_value_and_remedy() {
+        let f = faults("[detect]\n\nrate_hz = -5.0\n[ingest]\nmax_streams = 0\n");
+        assert_eq!(f.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(5), Some(3)]);
+        assert!(f[1].message.contains("detect.rate_hz") && f[1].message.contains("-5"), "{f:?}");
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_file() {
+        let env = [
+            ("SPOTTER__DETECT__RATE_HZ".to_owned(), "4.5".to_owned()),
+            ("SPOTTER__NODE__NAME".to_owned(), "barn".to_owned()),
+            ("SPOTTER__INGEST__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+            ("SPOTTER__DETECT__ANIMALS".to_owned(), "[\"dog\"]".to_owned()),
+        ];
+        let c = merge("f", "[detect]\nrate_hz = 1.0\nthreads = 2\n", &env).unwrap();
+        assert_eq!((c.detect.rate_hz, c.detect.threads), (4.5, 2));
+        assert_eq!((c.node.name.as_str(), c.ingest.listen.port()), ("barn", 0));
+        assert_eq!(c.detect.animals, ["dog"]);
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let env = [("SPOTTER__DETECT__SPEED".to_owned(), "1".to_owned())];
+        let e = merge("f", "", &env).unwrap_err();
+        assert_eq!(e.place, "SPOTTER__DETECT__SPEED");
+    }
 }

@@ -1,9 +1,196 @@
 //! Judges a configuration's values: each fault names its key, the value and the remedy.
 
+use std::path::Path;
+
+use super::{Config, Delegate};
+use crate::media::StreamId;
+
 /// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Dotted, as in `detect.rate_hz`.
     pub key: String,
     pub message: String,
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn unless(&mut self, fine: bool, key: &str, message: impl FnOnce() -> String) {
+        if !fine {
+            self.0.push(Problem { key: key.to_owned(), message: message() });
+        }
+    }
+
+    fn between<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        least: T,
+        most: T,
+    ) {
+        let fine = value >= least && value <= most;
+        self.unless(fine, key, || format!("{value} is out of range, give {least} to {most}"));
+    }
+
+    /// A text that becomes one level of an MQTT topic.
+    fn topic_part(&mut self, key: &str, text: &str) {
+        let fine = !text.contains(['/', '+', '#', '\0', ' ']) && text.len() <= 64;
+        self.unless(fine, key, || {
+            format!("{text:?} cannot stand in a topic: use at most 64 letters, digits, '-' or '_'")
+        });
+    }
+
+    fn file(&mut self, key: &str, path: &Path) {
+        let fine = path.as_os_str().is_empty() || path.is_file();
+        self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
+    }
+}
+
+impl Config {
+    /// Everything that is wrong with these values, in the order of the sections; empty when all is well.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut p = Problems::default();
+        p.topic_part("node.name", &self.node.name);
+        p.between("node.shutdown_grace_s", self.node.shutdown_grace_s, 1, 300);
+        self.ingest(&mut p);
+        self.detect(&mut p);
+        self.mqtt(&mut p);
+        self.websocket(&mut p);
+        for (name, stream) in &self.stream {
+            if let Err(bad) = StreamId::new(name) {
+                p.unless(false, &format!("stream.{name}"), || bad.to_string());
+            }
+            if let Some(rate) = stream.rate_hz {
+                p.between(&format!("stream.{name}.rate_hz"), rate, 0.01, 120.0);
+            }
+        }
+        self.ports(&mut p);
+        p.0
+    }
+
+    fn ingest(&self, p: &mut Problems) {
+        let i = &self.ingest;
+        p.between("ingest.max_connections", i.max_connections, 1, 10_000);
+        p.between("ingest.max_connections_per_address", i.max_connections_per_address, 1, 10_000);
+        p.between("ingest.max_streams", i.max_streams, 1, 1000);
+        p.between("ingest.max_message_bytes", i.max_message_bytes, 64 << 10, 16 << 20);
+        p.between("ingest.max_chunk_streams", i.max_chunk_streams, 8, 65_599);
+        p.between("ingest.max_partial_bytes", i.max_partial_bytes, i.max_message_bytes, 64 << 20);
+        p.between("ingest.max_amf_depth", i.max_amf_depth, 4, 64);
+        p.between("ingest.max_amf_string_bytes", i.max_amf_string_bytes, 1024, 65_535);
+        p.between("ingest.handshake_timeout_s", i.handshake_timeout_s, 1, 300);
+        p.between("ingest.idle_timeout_s", i.idle_timeout_s, 2, 3600);
+        p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
+        p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
+        p.between("decode.threads", self.decode.threads, 0, 64);
+    }
+
+    fn detect(&self, p: &mut Problems) {
+        let d = &self.detect;
+        p.unless(!d.model.is_empty(), "detect.model", || {
+            "is empty: name a manifest, as in \"yolov4-tiny-416\", or say \"auto\"".to_owned()
+        });
+        p.between("detect.threads", d.threads, 0, 64);
+        p.between("detect.rate_hz", d.rate_hz, 0.01, 120.0);
+        if let Some(c) = d.min_confidence {
+            p.between("detect.min_confidence", c, 0.01, 0.99);
+        }
+        p.unless(!d.animals.is_empty(), "detect.animals", || {
+            "is empty, so nothing could ever be found: name labels, or [\"*\"] for all".to_owned()
+        });
+        p.file("detect.library", &d.library);
+        if let Some(Delegate { path, .. }) = &d.delegate {
+            p.unless(!path.as_os_str().is_empty(), "detect.delegate.path", || {
+                "is empty: give the delegate's shared library".to_owned()
+            });
+        }
+    }
+
+    fn mqtt(&self, p: &mut Problems) {
+        let m = &self.mqtt;
+        let fine = m.broker.is_empty()
+            || ["mqtt://", "mqtts://"]
+                .iter()
+                .any(|s| m.broker.starts_with(s) && m.broker.len() > s.len());
+        p.unless(fine, "mqtt.broker", || {
+            format!("{:?} is not a broker: give mqtt://host:1883, mqtts://host:8883, or \"\" for the embedded one", m.broker)
+        });
+        p.unless(!m.base_topic.is_empty(), "mqtt.base_topic", || {
+            "is empty: give a word, as in \"spotter\"".to_owned()
+        });
+        p.topic_part("mqtt.base_topic", &m.base_topic);
+        p.file("mqtt.password_file", &m.password_file);
+        p.file("mqtt.ca_file", &m.ca_file);
+        p.file("mqtt.client_cert_file", &m.client_cert_file);
+        p.file("mqtt.client_key_file", &m.client_key_file);
+        let pair =
+            m.client_cert_file.as_os_str().is_empty() == m.client_key_file.as_os_str().is_empty();
+        p.unless(pair, "mqtt.client_key_file", || {
+            "a client certificate needs both mqtt.client_cert_file and mqtt.client_key_file"
+                .to_owned()
+        });
+        p.between("mqtt.max_connections", m.max_connections, 2, 10_000);
+        p.between("mqtt.max_packet_bytes", m.max_packet_bytes, 16 << 10, 64 << 20);
+        p.between("mqtt.stats_interval_s", m.stats_interval_s, 1, 3600);
+    }
+
+    fn websocket(&self, p: &mut Problems) {
+        let w = &self.websocket;
+        p.between("websocket.max_connections", w.max_connections, 1, 10_000);
+        p.between(
+            "websocket.max_connections_per_address",
+            w.max_connections_per_address,
+            1,
+            10_000,
+        );
+        p.between("websocket.max_message_bytes", w.max_message_bytes, 64 << 10, 256 << 20);
+        p.between("websocket.max_picture_pixels", w.max_picture_pixels, 10_000, 500_000_000);
+        p.between("websocket.max_waiting_pictures", w.max_waiting_pictures, 1, 1000);
+        p.between("websocket.stall_timeout_s", w.stall_timeout_s, 1, 300);
+    }
+
+    fn ports(&self, p: &mut Problems) {
+        let mut doors = vec![("ingest.listen", self.ingest.listen)];
+        if self.websocket.enabled {
+            doors.push(("websocket.listen", self.websocket.listen));
+        }
+        if self.mqtt.enabled && self.mqtt.broker.is_empty() {
+            doors.push(("mqtt.listen", self.mqtt.listen));
+        }
+        for (n, (key, address)) in doors.iter().enumerate() {
+            let clash = doors[..n].iter().find(|(_, a)| a == address && a.port() != 0);
+            if let Some((other, _)) = clash {
+                p.unless(false, key, || {
+                    format!("{address} is taken by {other} already: change one")
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine() {
+        assert_eq!(Config::default().validate(), []);
+    }
+
+    #[test]
+    fn faults_name_key_and_value() {
+        let mut c = Config::default();
+        c.mqtt.broker = "http://x".into();
+        c.node.name = "a/b".into();
+        c.websocket.listen = c.ingest.listen;
+        c.mqtt.ca_file = "/nowhere/ca.pem".into();
+        c.detect.rate_hz = f64::NAN;
+        let keys: Vec<_> = c.validate().into_iter().map(|p| p.key).collect();
+        assert_eq!(
+            keys,
+            ["node.name", "detect.rate_hz", "mqtt.broker", "mqtt.ca_file", "websocket.listen"]
+        );
+    }
 }

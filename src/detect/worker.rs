@@ -1,0 +1,179 @@
+//! The detector thread: takes work from the scheduler, asks the detector, hands the answers on.
+//! A detector that fails is opened anew after a back-off; one that keeps failing ends the thread with an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::scheduler::{PictureAnswer, Scheduler, Work};
+use super::types::{DetectError, Detections, Detector, DetectorInfo, Timings};
+use crate::decode::{Frame, Picture};
+use crate::media::Stream;
+use crate::supervise::{BackOff, panic_text};
+
+/// The detector as onlookers see it.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct DetectorState {
+    /// The one in use, or the last one that was.
+    pub info: Option<DetectorInfo>,
+    /// Why none is in use now, or why a changed configuration was not taken.
+    pub error: Option<String>,
+}
+
+/// Opens the detector that the configuration of the moment asks for.
+pub type Opener = Box<dyn FnMut() -> Result<Box<dyn Detector>, String> + Send>;
+
+/// After so many failures in a row, with no picture answered in between, the service manager takes over.
+const MAX_FAILURES: u32 = 8;
+
+/// Runs until the scheduler is closed. `first` is the detector that start-up opened, so that a bad model is refused then.
+///
+/// # Errors
+/// The last failure, when the detector failed [`MAX_FAILURES`] times in a row.
+pub fn run(
+    scheduler: &Scheduler,
+    first: Box<dyn Detector>,
+    mut open: Opener,
+    state: &watch::Sender<DetectorState>,
+    emit: &dyn Fn(Detections),
+) -> Result<(), String> {
+    state.send_replace(DetectorState { info: Some(first.info().clone()), error: None });
+    let mut detector = first;
+    let mut back_off = BackOff::default();
+    let mut failures = 0;
+    while let Some(work) = scheduler.take() {
+        let failed = match work {
+            Work::Reopen => match open() {
+                Ok(new) => {
+                    detector = new;
+                    tracing::info!(model = %detector.info().model, backend = detector.info().backend, "detector reopened");
+                    state.send_replace(DetectorState {
+                        info: Some(detector.info().clone()),
+                        error: None,
+                    });
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error,
+                        "the new detector settings do not work, the old detector stays"
+                    );
+                    state.send_modify(|s| s.error = Some(error));
+                    None
+                }
+            },
+            Work::Frame(frame, stream) => match detect_frame(&mut *detector, &frame, &stream) {
+                Ok(found) => {
+                    failures = 0;
+                    emit(found);
+                    None
+                }
+                Err(error) => Some(error),
+            },
+            Work::Picture(job) => {
+                let started = Instant::now();
+                let outcome = guarded(&mut *detector, &job.picture);
+                let answer = outcome
+                    .map(|detections| PictureAnswer { detections, infer: started.elapsed() });
+                let failed = answer.as_ref().err().map(ToString::to_string);
+                let broken = matches!(answer, Err(DetectError::Interpreter(_)));
+                // Who asked may have gone away meanwhile.
+                let _ = job.answer.send(answer);
+                failed.filter(|_| broken)
+            }
+        };
+        let Some(mut error) = failed else { continue };
+        loop {
+            failures += 1;
+            state.send_modify(|s| s.error = Some(error.clone()));
+            if failures >= MAX_FAILURES {
+                return Err(format!(
+                    "the detector failed {failures} times in a row, last: {error}"
+                ));
+            }
+            let wait = back_off.next(&mut rand::rng());
+            tracing::error!(
+                error,
+                wait_s = wait.as_secs_f32(),
+                "the detector failed, reopening it"
+            );
+            scheduler.discard();
+            scheduler.pause(wait);
+            if scheduler.is_closed() {
+                return Ok(());
+            }
+            match open() {
+                Ok(new) => {
+                    detector = new;
+                    back_off.reset();
+                    state.send_replace(DetectorState {
+                        info: Some(detector.info().clone()),
+                        error: None,
+                    });
+                    break;
+                }
+                Err(again) => error = again,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn detect_frame(
+    detector: &mut dyn Detector,
+    frame: &Frame,
+    stream: &Arc<Stream>,
+) -> Result<Detections, String> {
+    let started = Instant::now();
+    let view = frame.picture.view();
+    let (width, height) = (view.width, view.height);
+    let items = guarded(detector, &*frame.picture).map_err(|e| e.to_string())?;
+    let ended = Instant::now();
+    let timings = Timings {
+        decode: frame.decoded.saturating_duration_since(frame.arrived.mono),
+        wait: started.saturating_duration_since(frame.decoded),
+        infer: ended - started,
+        total: ended.saturating_duration_since(frame.arrived.mono),
+    };
+    count(stream, &timings, items.len());
+    Ok(Detections {
+        stream: frame.stream.clone(),
+        seq: frame.seq,
+        pts: frame.pts,
+        captured: frame.arrived.wall,
+        width,
+        height,
+        model: Arc::clone(&detector.info().model),
+        timings,
+        items: items.into(),
+    })
+}
+
+fn count(stream: &Stream, timings: &Timings, animals: usize) {
+    let c = &stream.counters;
+    c.frames_detected.inc();
+    c.animals.add(animals as u64);
+    c.decode.record(timings.decode);
+    c.wait.record(timings.wait);
+    c.infer.record(timings.infer);
+    c.total.record(timings.total);
+}
+
+/// Asks the detector; a panic in a backend is one more way to fail.
+fn guarded(
+    detector: &mut dyn Detector,
+    picture: &dyn Picture,
+) -> Result<Vec<super::Detection>, DetectError> {
+    let view = picture.view();
+    if !view.is_whole() {
+        return Err(DetectError::BrokenPicture { width: view.width, height: view.height });
+    }
+    catch_unwind(AssertUnwindSafe(|| detector.detect(&view))).unwrap_or_else(|panic| {
+        Err(DetectError::Interpreter(format!("panicked: {}", panic_text(&*panic))))
+    })
+}
+
+/// How long shutdown waits for the thread: one inference of the slowest board we know.
+pub const LAST_WORK: Duration = Duration::from_secs(5);
