@@ -151,21 +151,29 @@ clip() {
     demo/make-clip.sh
 }
 
-# libgstreamer-plugins-base1.0-dev cannot be installed for two architectures at once, so for arm64 its pkg-config files
+# GStreamer's development packages cannot be installed for two architectures at once, so for arm64 their pkg-config files
 # are unpacked beside the program, and names to link by point to the libraries that are installed.
 cross_gstreamer() {
-    local dir=runtime/sysroot/aarch64 lib=/usr/lib/aarch64-linux-gnu name=libgstreamer-plugins-base1.0 version temp link
-    version=$(dpkg-query -W -f='${Version}' $name-0:arm64)
-    [[ $(cat $dir/version 2>/dev/null) != "$version" ]] || return 0
-    say "unpacking $name-dev:arm64 $version into $dir"
+    local dir=runtime/sysroot/aarch64 lib=/usr/lib/aarch64-linux-gnu name version versions='' temp link
+    local -r names=(libgstreamer1.0 libgstreamer-plugins-base1.0)
+    for name in "${names[@]}"; do
+        version=$(dpkg-query -W -f='${Version}' "$name-0:arm64")
+        versions+="$name-dev:arm64=$version "
+    done
+    [[ $(cat $dir/version 2>/dev/null) != "$versions" ]] || return 0
+    say "unpacking ${versions% } into $dir"
     temp=$(mktemp -d)
-    (cd "$temp" && step "run as root: apt-get update" apt-get download "$name-dev:arm64=$version")
-    step "remove runtime/sysroot and try again" dpkg-deb --extract "$temp"/*.deb "$temp/root"
+    for name in $versions; do
+        (cd "$temp" && step "run as root: apt-get update" apt-get download "$name")
+    done
+    for name in "$temp"/*.deb; do
+        step "remove runtime/sysroot and try again" dpkg-deb --extract "$name" "$temp/root"
+    done
     rm -rf $dir
     mkdir -p $dir/lib
     cp -r "$temp/root$lib/pkgconfig" $dir/pkgconfig
     for link in "$temp/root$lib"/*.so; do ln -s "$lib/${link##*/}.0" "$dir/lib/${link##*/}"; done
-    echo "$version" >$dir/version
+    echo "$versions" >$dir/version
     rm -rf "$temp"
 }
 
