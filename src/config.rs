@@ -278,3 +278,23 @@ impl Default for StreamConfig {
 fn any(port: u16) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], port))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(all(feature = "gst", feature = "tflite"))]
+    fn the_documented_defaults_are_the_real_ones() {
+        let text = include_str!("../docs/spotter.toml");
+        assert_eq!(parse("docs/spotter.toml", text).unwrap(), Config::default());
+        // Every key is there: what the program knows and the file does not would be missed above.
+        let known = toml::Table::try_from(Config::default()).unwrap();
+        let written: toml::Table = text.parse().unwrap();
+        for (section, keys) in &known {
+            for key in keys.as_table().unwrap().keys() {
+                assert!(written[section].get(key).is_some(), "{section}.{key} is not documented");
+            }
+        }
+    }
+}

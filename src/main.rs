@@ -1,3 +1,95 @@
-//! The program: arguments, logging, configuration, the service, signals, exit code.
+//! The program: arguments, logging, configuration, one command, exit code. What a command does is in `cli/` and in
+//! `spotter::app`.
 
-fn main() {}
+mod cli;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use spotter::app::Failure;
+use spotter::config;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXIT_CODES)]
+struct Args {
+    /// Configuration file; without it $SPOTTER_CONFIG, /etc/spotter/spotter.toml, ./spotter.toml, or none.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to log, as in "info" or "warn,spotter::ingest=debug".
+    #[arg(long, global = true, env = "SPOTTER_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 a port or device cannot be had, \
+70 a stage failed too often, 78 the configuration, model or library is bad.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Run,
+    /// Validate a configuration file.
+    Check { file: Option<PathBuf> },
+    /// Tell what this board has: decoders, detectors, cameras, GPIO; each found, or why not.
+    Probe(cli::probe::Args),
+    /// Find animals in pictures or a video file.
+    Detect(cli::detect::Args),
+    /// Measure detector and pipeline on this board.
+    Bench(cli::bench::Args),
+    /// Show, add and revoke the credentials of callers from elsewhere.
+    Token(cli::token::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(e) = log(&args.log, args.log_format) {
+        eprintln!("spotter: {e}");
+        return ExitCode::from(2);
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("spotter: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    if let Command::Check { file } = &args.command {
+        return cli::check::run(file.as_deref().or(args.config.as_deref()));
+    }
+    let loaded = config::load(args.config.as_deref())?;
+    match args.command {
+        Command::Run => spotter::app::run(loaded, args.config.as_deref()),
+        Command::Check { .. } => unreachable!("handled above, before a bad file could stop it"),
+        Command::Probe(a) => cli::probe::run(&a, &loaded.config),
+        Command::Detect(a) => cli::detect::run(&a, &loaded.config),
+        Command::Bench(a) => cli::bench::run(&a, &loaded.config),
+        Command::Token(a) => cli::token::run(a, &loaded.config),
+    }
+}
+
+fn log(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| {
+        format!("--log {filter:?} is not a filter: {e}; try \"info\" or \"warn,spotter::ingest=debug\"")
+    })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! The only file that knows every stage: builds the channels, starts the stages, owns reload and shutdown.
+
+mod decoders; // one decoding task a stream
+mod doors; // the sockets we listen on
+mod failure; // how a command ends badly
+mod pictures; // pictures sent in by hand -> the scheduler
+mod report; // what the node says of itself
+pub mod state; // the state directory and the node's name
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use failure::Failure;
+
+use crate::auth::Guard;
+use crate::board::{self, Board};
+use crate::config::{self, Config, Loaded};
+use crate::detect::scheduler::Scheduler;
+use crate::detect::worker::{self, DetectorState};
+use crate::detect::{self, Detector};
+use crate::ingest::{self, IngestCounters};
+use crate::media::Streams;
+use crate::media::stream::StreamLimits;
+use crate::mqtt::{self, LinkState};
+use crate::reload::{Changes, LOOK_EVERY, Reloader};
+use crate::supervise::{BackOff, GiveUp, supervise};
+use crate::wire::{ConfigState, Encoded, NodeStatus};
+use crate::ws;
+use decoders::Decoders;
+use doors::Doors;
+use report::{Identity, Statistics, group};
+
+/// Messages an exit may fall behind before it loses the oldest: about six seconds of four streams.
+const EXIT_BACKLOG: usize = 256;
+
+/// Runs the service until it is told to end or a stage gives up.
+pub fn run(loaded: Loaded, asked: Option<&Path>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .map_err(Failure::unavailable)?;
+    let outcome = runtime.block_on(serve(loaded, asked.map(Path::to_owned)));
+    // A blocking task that hangs, in a decoder's driver say, must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// Opens the detector that `config` asks for on this board.
+pub fn open_detector(config: &Config) -> Result<Box<dyn Detector>, Failure> {
+    let paths = paths(&board::board(), state::dir(config)?);
+    detect::open(&config.detect, &paths).map_err(Failure::config)
+}
+
+fn paths(board: &Board, state_dir: PathBuf) -> detect::Paths {
+    let profile = board.kind.profile();
+    detect::Paths {
+        state_dir,
+        default_model: profile.model.into(),
+        default_threads: profile.threads,
+    }
+}
+
+async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
+    // Before anything takes time, so that no signal finds its default action.
+    let mut signals = Signals::new()?;
+    let config = loaded.config.clone();
+    let dir = state::dir(&config)?;
+    let node: Arc<str> = state::node_name(&config, &dir)?.into();
+    let board = board::board();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %node, board = board.model, state_dir = %dir.display(), config = ?loaded.file, "spotter starts");
+    let (guard, first_start) = Guard::open(&dir, &config.auth).map_err(Failure::config)?;
+    let guard = Arc::new(guard);
+    let doors = Doors::bind(&config).await?;
+    if let Some(first) = first_start {
+        doors.print_owner_urls(&first);
+    }
+    let who = Identity {
+        addresses: doors.addresses(&config),
+        max_streams: config.ingest.max_streams,
+        board: board.clone(),
+    };
+
+    let streams = Streams::new(StreamLimits {
+        max_streams: config.ingest.max_streams,
+        gop_budget_bytes: config.ingest.gop_budget_bytes,
+        grace: Duration::from_secs(config.ingest.reconnect_grace_s),
+    });
+    let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
+    let detections = broadcast::Sender::new(EXIT_BACKLOG);
+    let mut detector =
+        DetectorThread::start(&config, paths(&board, dir), &scheduler, &node, &detections)?;
+    let mut decoders = Decoders::new(config.decode.clone(), board.kind, Arc::clone(&scheduler));
+
+    let ingest_counters = Arc::new(IngestCounters::default());
+    let mqtt_counters = Arc::new(mqtt::Counters::default());
+    let broker_counters = Arc::new(mqtt::broker::Counters::default());
+    let ws_counters = Arc::new(ws::Counters::default());
+    let (status, status_seen) = watch::channel(None);
+    let denials = Arc::clone(&guard);
+    let statistics = Statistics::new(
+        Arc::clone(&streams),
+        BTreeMap::from([
+            ("ingest", group(&ingest_counters)),
+            ("mqtt", group(&mqtt_counters)),
+            ("broker", group(&broker_counters)),
+            ("websocket", group(&ws_counters)),
+            ("denied", Box::new(move || serde_json::to_value(&denials.denials).unwrap_or_default())),
+        ]),
+    );
+
+    // The front door closes first and the exits last, so that what came in still goes out.
+    let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
+    let ingest_context = ingest::Context {
+        streams: Arc::clone(&streams),
+        guard: Arc::clone(&guard) as Arc<dyn ingest::Gate>,
+        config: config.ingest.clone(),
+        counters: ingest_counters,
+    };
+    let mut ingest =
+        tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
+    let mqtt_context = mqtt::Context {
+        node: Arc::clone(&node),
+        config: config.mqtt.clone(),
+        guard: Arc::clone(&guard),
+        detections: detections.clone(),
+        streams: Arc::clone(&streams),
+        status: status_seen,
+        stats: Arc::new(move || statistics.read()),
+        counters: mqtt_counters,
+        broker_counters,
+        link: Arc::new(watch::Sender::new(LinkState::Disabled)),
+    };
+    let mqtt = tokio::spawn(mqtt::run(mqtt_context, doors.mqtt, exits_stop.clone()));
+    let ws_context = ws::Context {
+        node: Arc::clone(&node),
+        config: config.websocket.clone(),
+        guard: Arc::clone(&guard),
+        detections: detections.clone(),
+        streams: Arc::clone(&streams),
+        pictures: pictures::detector(&scheduler),
+        counters: ws_counters,
+    };
+    let websocket = doors
+        .websocket
+        .map(|door| tokio::spawn(ws::run(door, ws_context, exits_stop.clone())));
+    tracing::info!(rtmp = who.addresses.rtmp, websocket = who.addresses.websocket, mqtt = who.addresses.mqtt, "spotter is ready");
+
+    let mut current = config;
+    let mut reloader = Reloader::new(loaded, asked);
+    let mut config_state = ConfigState { file: reloader.file(), error: None };
+    let mut streams_seen = streams.watch();
+    let mut decoders_seen = decoders.changed();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let outcome = loop {
+        decoders.follow(&streams, &current);
+        let now = report::status(&who, &streams, &decoders.states(), &detector.state.borrow(), config_state.clone());
+        publish(&status, now);
+        tokio::select! {
+            _ = streams_seen.changed() => {}
+            _ = decoders_seen.changed() => {}
+            _ = detector.state.changed() => {}
+            ended = &mut detector.ended => break Err(detector_end(ended)),
+            _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
+            _ = signals.terminate.recv() => break Ok(()),
+            _ = signals.interrupt.recv() => break Ok(()),
+            hangup = async {
+                tokio::select! {
+                    _ = signals.hangup.recv() => true,
+                    _ = look.tick() => false,
+                }
+            } => {
+                let read = if hangup { reloader.read() } else { reloader.poll() };
+                match read {
+                    Ok(None) => {}
+                    Ok(Some(changes)) => {
+                        config_state = ConfigState { file: reloader.file(), error: None };
+                        apply(&changes, &guard, &detector, &scheduler, &decoders, &mut config_state);
+                        current = changes.config;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the changed configuration is bad, the old one stays in force");
+                        config_state.error = Some(error.to_string());
+                    }
+                }
+                if hangup && let Err(error) = guard.reload() {
+                    tracing::error!(%error, "the token file is bad, the old tokens stay in force");
+                }
+            }
+        }
+    };
+
+    let grace = Duration::from_secs(current.node.shutdown_grace_s);
+    tracing::info!(grace_s = grace.as_secs(), "shutting down; a second signal ends at once");
+    let drain = async {
+        ingest_stop.cancel();
+        if !ingest.is_finished() {
+            let _ = (&mut ingest).await;
+        }
+        streams.close_all();
+        decoders.finish(grace / 3).await;
+        scheduler.close();
+        detector.join(worker::LAST_WORK).await;
+        drop(detections);
+        exits_stop.cancel();
+        let _ = mqtt.await;
+        if let Some(websocket) = websocket {
+            let _ = websocket.await;
+        }
+    };
+    tokio::select! {
+        drained = tokio::time::timeout(grace, drain) => {
+            if drained.is_err() {
+                tracing::warn!("not everything was drained in time");
+            }
+        }
+        () = signals.end() => tracing::warn!("second signal, not everything was drained"),
+    }
+    outcome
+}
+
+/// Sends the status if it says something new.
+fn publish(to: &watch::Sender<Option<Arc<NodeStatus>>>, status: NodeStatus) {
+    to.send_if_modified(|old| {
+        let differs = old.as_deref() != Some(&status);
+        if differs {
+            *old = Some(Arc::new(status));
+        }
+        differs
+    });
+}
+
+/// Hands each changed section to its stage.
+fn apply(
+    changes: &Changes,
+    guard: &Guard,
+    detector: &DetectorThread,
+    scheduler: &Scheduler,
+    decoders: &Decoders,
+    state: &mut ConfigState,
+) {
+    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, at_restart = ?changes.at_restart, "configuration changed");
+    if changes.auth {
+        guard.update_config(&changes.config.auth);
+    }
+    if changes.detector {
+        *detector.wanted.lock() = changes.config.detect.clone();
+        scheduler.reopen();
+    }
+    if changes.rates {
+        decoders.set_rates(&changes.config);
+    }
+    if !changes.at_restart.is_empty() {
+        let sections = changes.at_restart.join(", ");
+        tracing::warn!(sections, "these sections take effect at the next start");
+        state.error = Some(format!("restart spotter for the changes of: {sections}"));
+    }
+}
+
+/// The one detector thread, seen from the service.
+struct DetectorThread {
+    ended: oneshot::Receiver<Result<(), String>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    state: watch::Receiver<DetectorState>,
+    /// What the next opening reads.
+    wanted: Arc<Mutex<config::Detect>>,
+}
+
+impl DetectorThread {
+    /// Opens the detector, so that a bad model is refused at start, and gives it a thread of its own.
+    fn start(
+        config: &Config,
+        paths: detect::Paths,
+        scheduler: &Arc<Scheduler>,
+        node: &Arc<str>,
+        out: &broadcast::Sender<Arc<Encoded>>,
+    ) -> Result<Self, Failure> {
+        let first = detect::open(&config.detect, &paths).map_err(Failure::config)?;
+        let info = first.info();
+        tracing::info!(model = %info.model, backend = info.backend, threads = info.threads, library = info.library, "detector opened");
+        for refusal in &info.refusals {
+            tracing::warn!(refusal, "detector");
+        }
+        let wanted = Arc::new(Mutex::new(config.detect.clone()));
+        let (state, seen) = watch::channel(DetectorState::default());
+        let (done, ended) = oneshot::channel();
+        let open = {
+            let wanted = Arc::clone(&wanted);
+            Box::new(move || {
+                let detect = wanted.lock().clone();
+                detect::open(&detect, &paths).map_err(|e| e.to_string())
+            })
+        };
+        let (scheduler, node, out) = (Arc::clone(scheduler), Arc::clone(node), out.clone());
+        let thread = std::thread::Builder::new()
+            .name("detect".into())
+            .spawn(move || {
+                let emit = move |found| {
+                    // No exit listens: nothing is lost that anyone wanted.
+                    let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
+                };
+                let _ = done.send(worker::run(&scheduler, first, open, &state, &emit));
+            })
+            .map_err(Failure::unavailable)?;
+        Ok(Self { ended, thread: Some(thread), state: seen, wanted })
+    }
+
+    /// Waits for the thread, which `Scheduler::close` ends.
+    async fn join(&mut self, at_most: Duration) {
+        let Some(thread) = self.thread.take() else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(at_most, joined).await.is_err() {
+            tracing::warn!("the detector did not end in time and is left behind");
+        }
+    }
+}
+
+fn detector_end(ended: Result<Result<(), String>, oneshot::error::RecvError>) -> Failure {
+    match ended {
+        Ok(Err(error)) => Failure::gave_up(error),
+        Ok(Ok(())) => Failure::gave_up("the detector thread ended"),
+        Err(_) => Failure::gave_up("the detector thread panicked"),
+    }
+}
+
+/// The signals a service manager and a terminal send.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).map_err(Failure::unavailable);
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The sockets we listen on, bound before anything starts, so that a taken port is a clear refusal.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use tokio::net::TcpListener;
+
+use super::Failure;
+use crate::auth::FirstStart;
+use crate::config::Config;
+use crate::mqtt;
+use crate::wire::Addresses;
+
+pub(super) struct Doors {
+    pub(super) rtmp: TcpListener,
+    pub(super) websocket: Option<TcpListener>,
+    pub(super) mqtt: Option<TcpListener>,
+}
+
+impl Doors {
+    pub(super) async fn bind(config: &Config) -> Result<Self, Failure> {
+        let rtmp = bind("ingest.listen", config.ingest.listen).await?;
+        let websocket = match config.websocket.enabled {
+            true => Some(bind("websocket.listen", config.websocket.listen).await?),
+            false => None,
+        };
+        let mqtt = mqtt::listen(&config.mqtt).await.map_err(Failure::unavailable)?;
+        Ok(Self { rtmp, websocket, mqtt })
+    }
+
+    /// The doors as somebody on the network would dial them; empty where there is none.
+    pub(super) fn addresses(&self, config: &Config) -> Addresses {
+        let own = own_address();
+        let dial = |door: Option<&TcpListener>| {
+            let bound = door.and_then(|d| d.local_addr().ok());
+            bound.map(|a| reachable(a, own).to_string()).unwrap_or_default()
+        };
+        let mqtt = dial(self.mqtt.as_ref());
+        Addresses {
+            rtmp: dial(Some(&self.rtmp)),
+            websocket: dial(self.websocket.as_ref()),
+            mqtt: if config.mqtt.broker.is_empty() { mqtt } else { config.mqtt.broker.clone() },
+        }
+    }
+
+    /// Prints, once in a node's life, where the wearer publishes to and the owner reads, with the token. To standard
+    /// error beside the log and not into it, so that no log collector keeps the secret.
+    pub(super) fn print_owner_urls(&self, first: &FirstStart) {
+        let own = own_address();
+        let token = first.owner.expose();
+        eprintln!("spotter: first start; this is shown once and kept in {}", first.file.display());
+        if let Ok(at) = self.rtmp.local_addr() {
+            let at = reachable(at, own);
+            eprintln!("spotter:   point the glasses at  rtmp://{at}/live/stream?token={token}");
+        }
+        if let Some(Ok(at)) = self.websocket.as_ref().map(TcpListener::local_addr) {
+            let at = reachable(at, own);
+            eprintln!("spotter:   read detections at    ws://{at}/live?token={token}");
+        }
+        if let Some(Ok(at)) = self.mqtt.as_ref().map(TcpListener::local_addr) {
+            let at = reachable(at, own);
+            eprintln!("spotter:   or over MQTT at       mqtt://{at}, user owner, password {token}");
+        }
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|e| {
+        Failure::unavailable(format!(
+            "cannot listen on {address}: {e}; stop what uses that port, or set {key}"
+        ))
+    })
+}
+
+/// A socket bound to every address is dialled by one of them.
+fn reachable(bound: SocketAddr, own: IpAddr) -> SocketAddr {
+    if bound.ip().is_unspecified() { SocketAddr::new(own, bound.port()) } else { bound }
+}
+
+/// This machine's address on the network it would use to reach others. Sends nothing: connecting a UDP socket only asks
+/// the routing table. 192.0.2.1 is reserved for documentation (RFC 5737).
+fn own_address() -> IpAddr {
+    let ask = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}

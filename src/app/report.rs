@@ -1,0 +1,137 @@
+//! What the node says of itself: the retained status, and the statistics every few seconds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::board::{self, Board};
+use crate::decode::DecoderState;
+use crate::detect::worker::DetectorState;
+use crate::media::{StreamId, Streams};
+use crate::wire::{
+    Addresses, Capacity, ConfigState, DecoderInUse, Load, NodeStats, NodeStatus, StreamMeter,
+};
+
+/// What stays the same in every status.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) board: Board,
+    pub(super) addresses: Addresses,
+    pub(super) max_streams: usize,
+}
+
+/// The status of the moment.
+pub(super) fn status(
+    who: &Identity,
+    streams: &Streams,
+    decoders: &[(StreamId, DecoderState)],
+    detector: &DetectorState,
+    config: ConfigState,
+) -> NodeStatus {
+    let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
+        stream: id.to_string(),
+        decoder: d.element.clone().or(d.error.clone()).unwrap_or_else(|| "starting".into()),
+        refusals: d.refusals.clone(),
+    });
+    NodeStatus {
+        version: env!("CARGO_PKG_VERSION").into(),
+        board: who.board.model.clone(),
+        decoders: in_use.collect(),
+        detector: detector.info.clone(),
+        detector_error: detector.error.clone(),
+        addresses: who.addresses.clone(),
+        capacity: Capacity {
+            max_streams: who.max_streams,
+            streams: streams.list().len(),
+            detections_per_s: detections_per_s(streams),
+        },
+        config,
+    }
+}
+
+/// What one interpreter could do if it did nothing else, from the time that pictures take now.
+fn detections_per_s(streams: &Streams) -> Option<f64> {
+    let times = streams.list();
+    let slowest = times.iter().map(|s| s.counters.infer.percentiles().p50).fold(0.0, f64::max);
+    (slowest > 0.0).then(|| (10_000.0 / slowest).round() / 10.0)
+}
+
+/// A named group of counters, read when asked.
+pub(super) type Group = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// Wraps shared counters as a [`Group`].
+pub(super) fn group<T: Serialize + Send + Sync + 'static>(counters: &Arc<T>) -> Group {
+    let counters = Arc::clone(counters);
+    Box::new(move || serde_json::to_value(&*counters).unwrap_or_default())
+}
+
+/// Makes the statistics message.
+pub(super) struct Statistics {
+    started: Instant,
+    streams: Arc<Streams>,
+    groups: BTreeMap<&'static str, Group>,
+    meter: Mutex<(StreamMeter, Cpu)>,
+}
+
+impl Statistics {
+    pub(super) fn new(streams: Arc<Streams>, groups: BTreeMap<&'static str, Group>) -> Self {
+        let meter = Mutex::new((StreamMeter::default(), Cpu::now()));
+        Self { started: Instant::now(), streams, groups, meter }
+    }
+
+    pub(super) fn read(&self) -> NodeStats {
+        let now = Instant::now();
+        let mut meter = self.meter.lock();
+        let cpu = Cpu::now();
+        let cpu_percent = cpu.percent_since(&meter.1);
+        meter.1 = cpu;
+        NodeStats {
+            uptime_s: self.started.elapsed().as_secs(),
+            load: Load {
+                cpu_percent,
+                memory_bytes: memory_bytes(),
+                temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
+            },
+            streams: meter.0.read(&self.streams.list(), now),
+            counters: self.groups.iter().map(|(name, read)| (*name, read())).collect(),
+        }
+    }
+}
+
+/// Processor time this process has used, at a moment.
+struct Cpu {
+    at: Instant,
+    used_s: Option<f64>,
+}
+
+impl Cpu {
+    fn now() -> Self {
+        Self { at: Instant::now(), used_s: used_s() }
+    }
+
+    /// 100 is one core.
+    fn percent_since(&self, before: &Self) -> Option<f64> {
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        let used = self.used_s? - before.used_s?;
+        (seconds > 0.0).then(|| (used / seconds * 1000.0).round() / 10.0)
+    }
+}
+
+/// User and system time of this process in seconds (proc(5), stat fields 14 and 15, in ticks of 1/100 s on Linux).
+fn used_s() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold spaces; what follows it does not.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks as f64 / 100.0)
+}
+
+fn memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}

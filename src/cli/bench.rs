@@ -1,0 +1,163 @@
+//! `spotter bench`: how fast this board is: the detector alone, and decoding with detection of every picture of a video.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use spotter::app::{self, Failure};
+use spotter::config::Config;
+use spotter::decode::{Picture, RgbPicture};
+use spotter::detect::Detector;
+use spotter::health::{Latency, Percentiles};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    json: bool,
+    /// How long to measure each part.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    seconds: u64,
+    /// A video for the pipeline part; without it demo/clip.mp4 where that exists.
+    #[arg(long, value_name = "FILE")]
+    video: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    backend: String,
+    detector: Vec<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pipeline: Option<Pipeline>,
+}
+
+#[derive(Serialize)]
+struct Part {
+    threads: usize,
+    ms: Percentiles,
+    per_second: f64,
+}
+
+#[derive(Serialize)]
+struct Pipeline {
+    video: PathBuf,
+    /// Time to the next decoded picture, without detection.
+    decode_ms: Percentiles,
+    detect_ms: Percentiles,
+    frames_per_second: f64,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
+    let most = Duration::from_secs(args.seconds.clamp(1, 3600));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut report = Report {
+        model: String::new(),
+        backend: String::new(),
+        detector: Vec::new(),
+        pipeline: None,
+    };
+    for threads in [1, 2, 4].into_iter().filter(|t| *t <= cores) {
+        let mut config = config.clone();
+        config.detect.threads = threads;
+        let mut detector = app::open_detector(&config)?;
+        report.model = detector.info().model.to_string();
+        report.backend = detector.info().backend.clone();
+        report.detector.push(detector_part(&mut *detector, threads, most)?);
+    }
+    let clip = args.video.clone().or_else(|| Some("demo/clip.mp4".into()).filter(|p: &PathBuf| p.exists()));
+    if let Some(video) = clip {
+        report.pipeline = Some(pipeline(&video, &mut *app::open_detector(config)?, most)?);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::usage)?);
+    } else {
+        print(&report);
+    }
+    Ok(())
+}
+
+fn detector_part(
+    detector: &mut dyn Detector,
+    threads: usize,
+    most: Duration,
+) -> Result<Part, Failure> {
+    let picture = test_picture();
+    let latency = Latency::default();
+    let mut runs = 0u32;
+    // The first runs fill caches and pools.
+    for _ in 0..3 {
+        detector.detect(&picture.view()).map_err(Failure::usage)?;
+    }
+    let began = Instant::now();
+    while began.elapsed() < most {
+        let started = Instant::now();
+        detector.detect(&picture.view()).map_err(Failure::usage)?;
+        latency.record(started.elapsed());
+        runs += 1;
+    }
+    let per_second = f64::from(runs) / began.elapsed().as_secs_f64();
+    Ok(Part { threads, ms: latency.percentiles(), per_second })
+}
+
+#[cfg(feature = "gst")]
+fn pipeline(video: &Path, detector: &mut dyn Detector, most: Duration) -> Result<Pipeline, Failure> {
+    let (decode, detect) = (Latency::default(), Latency::default());
+    let mut failed = None;
+    let began = Instant::now();
+    let mut waiting = Instant::now();
+    let frames = spotter::decode::file::each_picture(video, |_, picture: &dyn Picture| {
+        decode.record(waiting.elapsed());
+        let started = Instant::now();
+        if let Err(e) = detector.detect(&picture.view()) {
+            failed = Some(e);
+            return ControlFlow::Break(());
+        }
+        detect.record(started.elapsed());
+        waiting = Instant::now();
+        if began.elapsed() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
+    .map_err(Failure::usage)?;
+    match failed {
+        Some(e) => Err(Failure::usage(e)),
+        None => Ok(Pipeline {
+            video: video.to_owned(),
+            decode_ms: decode.percentiles(),
+            detect_ms: detect.percentiles(),
+            frames_per_second: frames as f64 / began.elapsed().as_secs_f64(),
+        }),
+    }
+}
+
+#[cfg(not(feature = "gst"))]
+fn pipeline(video: &Path, _: &mut dyn Detector, _: Duration) -> Result<Pipeline, Failure> {
+    let _ = (ControlFlow::<()>::Continue(()), RgbPicture::view);
+    Err(Failure::usage(format!("{}: this build has no GStreamer", video.display())))
+}
+
+/// A picture of the glasses' size with some structure, the same on every board.
+fn test_picture() -> RgbPicture {
+    let (width, height) = (1280u32, 720u32);
+    let pixels = (0..width * height * 3).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
+    RgbPicture { width, height, pixels: pixels.collect() }
+}
+
+fn print(report: &Report) {
+    println!("model {} on {}", report.model, report.backend);
+    println!("{:<24} {:>8} {:>8} {:>8} {:>10}", "", "p50 ms", "p95 ms", "p99 ms", "a second");
+    let row = |name: &str, ms: &Percentiles, rate: Option<f64>| {
+        let rate = rate.map(|r| format!("{r:.1}")).unwrap_or_default();
+        println!("{name:<24} {:>8.1} {:>8.1} {:>8.1} {rate:>10}", ms.p50, ms.p95, ms.p99);
+    };
+    for p in &report.detector {
+        row(&format!("detector, {} threads", p.threads), &p.ms, Some(p.per_second));
+    }
+    match &report.pipeline {
+        Some(p) => {
+            row("decoding", &p.decode_ms, None);
+            row("detection", &p.detect_ms, None);
+            row("both, every picture", &Percentiles::default(), Some(p.frames_per_second));
+        }
+        None => println!("pipeline not measured: give a video with --video FILE"),
+    }
+}
