@@ -1,1 +1,286 @@
-//! What this machine is and what it has.
+//! What this machine is and has, read from the kernel's own files; what it runs best by default.
+//! Everything is read below a root directory, so that tests can show it another machine.
+
+mod sensors; // temperature, throttling, memory in use
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+pub use sensors::{temperature_c, throttled};
+
+use crate::decode::{self, DecoderReport};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoardKind {
+    Pi3,
+    Pi4,
+    Pi5,
+    Zero2,
+    JetsonOrin,
+    JetsonOther,
+    GenericArm64,
+    X86,
+    Other,
+}
+
+/// What a kind of board runs unless the owner says otherwise; docs/boards.md has the reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    /// A manifest's name.
+    pub model: &'static str,
+    /// Threads of the interpreter.
+    pub threads: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Board {
+    pub kind: BoardKind,
+    /// As the device tree or the firmware names it.
+    pub model: String,
+    /// "x86_64", "aarch64".
+    pub arch: &'static str,
+    pub cores: usize,
+    /// MiB.
+    pub memory_mib: u64,
+}
+
+/// Everything `spotter probe` tells of the machine but the detectors, which the caller adds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Probe {
+    pub board: Board,
+    pub profile: Profile,
+    pub kernel: String,
+    pub decoders: Vec<DecoderReport>,
+    /// Set when decoders could not be looked for at all.
+    pub decoders_error: Option<String>,
+    /// Video nodes, as "video0: name".
+    pub cameras: Vec<String>,
+    /// GPIO chips, as "gpiochip0: label".
+    pub gpio: Vec<String>,
+    pub temperature_c: Option<f32>,
+    /// What slows the processor now, if the machine tells.
+    pub throttled: Vec<String>,
+}
+
+/// This machine.
+pub fn board() -> Board {
+    Board::read(Path::new("/"), std::env::consts::ARCH)
+}
+
+/// This machine and what is attached to it. Opens decoders for a moment.
+pub fn probe() -> Probe {
+    let root = Path::new("/");
+    let board = board();
+    let (decoders, decoders_error) = match decode::inspect() {
+        Ok(found) => (found, None),
+        Err(e) => (Vec::new(), Some(e.to_string())),
+    };
+    Probe {
+        profile: board.kind.profile(),
+        board,
+        kernel: text(&root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
+        decoders,
+        decoders_error,
+        cameras: cameras(root),
+        gpio: gpio_chips(root),
+        temperature_c: temperature_c(root),
+        throttled: throttled(root),
+    }
+}
+
+impl Board {
+    /// Reads the machine whose `/proc` and `/sys` lie below `root`.
+    pub fn read(root: &Path, arch: &'static str) -> Self {
+        let cpuinfo = text(&root.join("proc/cpuinfo")).unwrap_or_default();
+        let field = |name: &str| {
+            let line =
+                cpuinfo.lines().find(|l| l.split(':').next().is_some_and(|k| k.trim() == name));
+            line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_string())
+        };
+        let tree = text(&root.join("proc/device-tree/model"));
+        let desktop = || text(&root.join("sys/class/dmi/id/product_name"));
+        let model = tree.clone().or_else(|| field("Model")).or_else(desktop);
+        let model = model.or_else(|| field("model name")).unwrap_or_else(|| "unknown".into());
+        let cores = cpuinfo.lines().filter(|l| l.starts_with("processor")).count();
+        Self {
+            kind: kind(&model, arch),
+            model,
+            arch,
+            cores: cores.max(1),
+            memory_mib: memory_mib(root),
+        }
+    }
+}
+
+impl BoardKind {
+    /// YOLOv4-tiny where it holds ten pictures a second at half the processor, PicoDet elsewhere.
+    pub fn profile(self) -> Profile {
+        let (model, threads) = match self {
+            Self::Pi5 | Self::JetsonOrin | Self::GenericArm64 => ("yolov4-tiny-416", 2),
+            Self::Pi4 | Self::JetsonOther => ("picodet-s-416", 2),
+            Self::Pi3 | Self::Zero2 => ("picodet-s-320", 2),
+            // One core is enough, and threads that wait for each other cost more of it.
+            Self::X86 | Self::Other => ("yolov4-tiny-416", 1),
+        };
+        Profile { model, threads }
+    }
+}
+
+/// Tells the board from its name (pure).
+fn kind(model: &str, arch: &str) -> BoardKind {
+    let has = |part: &str| model.contains(part);
+    if has("Raspberry Pi") {
+        return if has("Zero 2") {
+            BoardKind::Zero2
+        } else if has("Pi 5") || has("Compute Module 5") {
+            BoardKind::Pi5
+        } else if has("Pi 4") || has("Compute Module 4") {
+            BoardKind::Pi4
+        } else if has("Pi 3") || has("Compute Module 3") {
+            BoardKind::Pi3
+        } else {
+            BoardKind::Other
+        };
+    }
+    if has("Orin") {
+        return BoardKind::JetsonOrin;
+    }
+    if has("Jetson") || has("NVIDIA") && arch == "aarch64" {
+        return BoardKind::JetsonOther;
+    }
+    match arch {
+        "aarch64" => BoardKind::GenericArm64,
+        "x86_64" => BoardKind::X86,
+        _ => BoardKind::Other,
+    }
+}
+
+fn memory_mib(root: &Path) -> u64 {
+    let meminfo = text(&root.join("proc/meminfo")).unwrap_or_default();
+    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+fn cameras(root: &Path) -> Vec<String> {
+    let class = root.join("sys/class/video4linux");
+    let named = |node: String| {
+        let name = text(&class.join(&node).join("name"));
+        node.starts_with("video").then(|| format!("{node}: {}", name.unwrap_or_default()))
+    };
+    entries(&class).into_iter().filter_map(named).collect()
+}
+
+fn gpio_chips(root: &Path) -> Vec<String> {
+    // The bus lists the chips by the numbers of /dev, the class has their labels under older numbers.
+    let bus = root.join("sys/bus/gpio/devices");
+    let named = |chip: String| {
+        let label = text(&bus.join(&chip).join("of_node/name"))
+            .or_else(|| text(&bus.join(&chip).join("../label")))
+            .or_else(|| text(&bus.join(&chip).join("label")));
+        match label {
+            Some(label) => format!("{chip}: {label}"),
+            None => chip,
+        }
+    };
+    entries(&bus).into_iter().filter(|c| c.starts_with("gpiochip")).map(named).collect()
+}
+
+/// A small text file without its end of line or, in the device tree, its end of string.
+fn text(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
+    (!text.is_empty()).then(|| text.to_string())
+}
+
+/// The names in a directory in order; none when it is not there.
+fn entries(dir: &Path) -> Vec<String> {
+    let Ok(found) = fs::read_dir(dir) else { return Vec::new() };
+    let mut names: Vec<_> =
+        found.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    names.sort_by_key(|n| (n.len(), n.clone()));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine made of files.
+    pub(super) fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn boards_are_told_by_their_names() {
+        use BoardKind::*;
+        for (model, arch, expected) in [
+            ("Raspberry Pi 5 Model B Rev 1.0", "aarch64", Pi5),
+            ("Raspberry Pi 500 Rev 1.0", "aarch64", Pi5),
+            ("Raspberry Pi Compute Module 5 Rev 1.0", "aarch64", Pi5),
+            ("Raspberry Pi 4 Model B Rev 1.4", "aarch64", Pi4),
+            ("Raspberry Pi 400 Rev 1.0", "aarch64", Pi4),
+            ("Raspberry Pi 3 Model B Plus Rev 1.3", "aarch64", Pi3),
+            ("Raspberry Pi Zero 2 W Rev 1.0", "aarch64", Zero2),
+            ("Raspberry Pi Zero W Rev 1.1", "arm", Other),
+            ("NVIDIA Jetson Orin Nano Developer Kit", "aarch64", JetsonOrin),
+            ("NVIDIA Jetson Nano Developer Kit", "aarch64", JetsonOther),
+            ("linux,dummy-virt", "aarch64", GenericArm64),
+            ("ThinkPad X1", "x86_64", X86),
+            ("", "riscv64", Other),
+        ] {
+            assert_eq!(kind(model, arch), expected, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_pi_is_read_from_its_files() {
+        let root = machine(&[
+            ("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0"),
+            ("proc/cpuinfo", "processor\t: 0\nprocessor\t: 1\nprocessor\t: 2\nprocessor\t: 3\n"),
+            ("proc/meminfo", "MemTotal:        3884360 kB\nMemFree:  1 kB\n"),
+            ("sys/class/video4linux/video10/name", "bcm2835-codec-decode\n"),
+            ("sys/class/video4linux/video0/name", "unicam\n"),
+            ("sys/class/video4linux/v4l-subdev0/name", "imx219\n"),
+            ("sys/bus/gpio/devices/gpiochip0/label", "pinctrl-bcm2711\n"),
+        ]);
+        let board = Board::read(root.path(), "aarch64");
+        let expected = Board {
+            kind: BoardKind::Pi4,
+            model: "Raspberry Pi 4 Model B Rev 1.4".into(),
+            arch: "aarch64",
+            cores: 4,
+            memory_mib: 3793,
+        };
+        assert_eq!(board, expected);
+        assert_eq!(board.kind.profile().model, "picodet-s-416");
+        assert_eq!(cameras(root.path()), ["video0: unicam", "video10: bcm2835-codec-decode"]);
+        assert_eq!(gpio_chips(root.path()), ["gpiochip0: pinctrl-bcm2711"]);
+    }
+
+    #[test]
+    fn an_empty_machine_is_no_error() {
+        let root = machine(&[]);
+        let board = Board::read(root.path(), "x86_64");
+        assert_eq!((board.kind, board.cores, board.model.as_str()), (BoardKind::X86, 1, "unknown"));
+        assert!(cameras(root.path()).is_empty() && gpio_chips(root.path()).is_empty());
+    }
+
+    #[test]
+    fn the_probe_is_json() {
+        let probe = probe();
+        let json = serde_json::to_value(&probe).unwrap();
+        assert_eq!(json["board"]["arch"], std::env::consts::ARCH);
+        assert!(probe.decoders_error.is_some() || !probe.decoders.is_empty());
+    }
+}

@@ -136,6 +136,14 @@ impl Cursor {
         self.next = self.ring.inner.lock().newest_key();
     }
 
+    /// Goes to the newest key frame if it is still ahead; how many units that passed over.
+    pub fn skip_ahead(&mut self) -> u64 {
+        let newest = self.ring.inner.lock().newest_key();
+        let skipped = newest.saturating_sub(self.next);
+        self.next += skipped;
+        skipped
+    }
+
     /// `None`: nothing yet. `Some(None)`: nothing ever again.
     fn look(&mut self) -> Option<Option<Read>> {
         let inner = self.ring.inner.lock();
@@ -224,6 +232,20 @@ mod tests {
         assert_eq!(ring.pruned.get(), 5);
         assert_eq!(pts(&mut c).await, Err(3));
         assert_eq!(pts(&mut c).await, Ok(5));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_skips_ahead_and_never_back() {
+        let ring = Ring::new(1000);
+        let mut c = ring.cursor();
+        for (i, key) in [true, false, false, true, false].into_iter().enumerate() {
+            ring.push(unit(key, 10, i as i64));
+        }
+        assert_eq!(pts(&mut c).await, Ok(0));
+        assert_eq!(c.skip_ahead(), 2);
+        assert_eq!(pts(&mut c).await, Ok(3));
+        assert_eq!(c.skip_ahead(), 0);
+        assert_eq!(pts(&mut c).await, Ok(4));
     }
 
     #[tokio::test]

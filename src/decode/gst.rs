@@ -1,0 +1,351 @@
+//! A decoder made of GStreamer elements: units in by appsrc, mapped pictures out by appsink.
+//! Which elements is decided in `elements.rs`; when one is given up, in `task.rs`.
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::VideoFrameExt;
+use parking_lot::Mutex;
+
+use super::elements::Candidate;
+use super::pending::{Pending, Stamp};
+use super::{
+    Colour, DecodeError, Decoded, Decoder, FrameSink, Matrix, Picture, PictureView, PixelFormat,
+    Plane, Pushed, Range, Signals,
+};
+use crate::media::{AccessUnit, VideoCodec, VideoParams};
+
+/// Units waiting in front of the decoder. Few: what waits here is late, and the ring keeps the rest.
+const QUEUED_UNITS: u64 = 8;
+
+pub(super) struct GstDecoder {
+    pipeline: gst::Pipeline,
+    source: gst_app::AppSrc,
+    pending: Arc<Mutex<Pending>>,
+    ended: mpsc::Receiver<()>,
+}
+
+/// Starts GStreamer once; later calls cost nothing.
+pub(super) fn start() -> Result<(), DecodeError> {
+    gst::init().map_err(|e| DecodeError::Start(e.to_string()))
+}
+
+impl GstDecoder {
+    pub(super) fn open(
+        candidate: &Candidate,
+        threads: u32,
+        params: &VideoParams,
+        sink: FrameSink,
+        signals: Arc<Signals>,
+    ) -> Result<Self, DecodeError> {
+        start()?;
+        let failed = |e: &dyn std::fmt::Display| DecodeError::Open(e.to_string());
+        let middle = gst::parse::bin_from_description(&description(candidate, params.codec), true)
+            .map_err(|e| DecodeError::Open(not_there(&e)))?;
+        tune(&middle, threads);
+
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let (end, ended) = mpsc::sync_channel(1);
+        let source = source(params, &signals);
+        let pictures = picture_sink(sink, Arc::clone(&pending), Arc::clone(&signals), end);
+        let pipeline = gst::Pipeline::new();
+        let elements: [&gst::Element; 3] =
+            [source.upcast_ref(), middle.upcast_ref(), pictures.upcast_ref()];
+        pipeline.add_many(elements).map_err(|e| failed(&e))?;
+        gst::Element::link_many(elements).map_err(|e| failed(&e))?;
+
+        let bus = pipeline.bus().expect("a pipeline has a bus");
+        let heard = Arc::clone(&signals);
+        // Nobody reads the bus: an error is taken here, on the thread it happens on, and nothing piles up.
+        bus.set_sync_handler(move |_, message| {
+            if let gst::MessageView::Error(error) = message.view() {
+                heard.fail(told(error));
+            }
+            gst::BusSyncReply::Drop
+        });
+        let this = Self { pipeline, source, pending, ended };
+        // Pictures are shown as they come: no clock is waited for.
+        this.pipeline.use_clock(None::<&gst::Clock>);
+        if this.pipeline.set_state(gst::State::Playing).is_err() {
+            let told = signals.failure();
+            return Err(DecodeError::Open(told.unwrap_or_else(|| "it does not start".into())));
+        }
+        Ok(this)
+    }
+}
+
+impl Decoder for GstDecoder {
+    fn push(&mut self, unit: &AccessUnit) -> Result<Pushed, DecodeError> {
+        if self.source.current_level_buffers() >= QUEUED_UNITS {
+            return Ok(Pushed::Full);
+        }
+        let stamp = self.pending.lock().add(unit);
+        // Shares the unit's memory with the ring.
+        let mut buffer = gst::Buffer::from_slice(unit.data.clone());
+        {
+            let buffer = buffer.get_mut().expect("a new buffer has one owner");
+            buffer.set_pts(gst::ClockTime::from_nseconds(stamp.0));
+            buffer.set_dts(gst::ClockTime::from_nseconds(Stamp::of(unit.dts).0));
+            if !unit.key {
+                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            if unit.discontinuity {
+                buffer.set_flags(gst::BufferFlags::DISCONT);
+            }
+        }
+        match self.source.push_buffer(buffer) {
+            Ok(_) => Ok(Pushed::Taken),
+            Err(e) => Err(DecodeError::Failed(format!("takes no more units ({e})"))),
+        }
+    }
+
+    fn finish(&mut self, within: Duration) {
+        if self.source.end_of_stream().is_ok() {
+            // A decoder that does not end in time loses its last pictures, which is what the time is for.
+            let _ = self.ended.recv_timeout(within);
+        }
+    }
+}
+
+impl Drop for GstDecoder {
+    fn drop(&mut self) {
+        if let Err(e) = self.pipeline.set_state(gst::State::Null) {
+            tracing::warn!(error = %e, "a decoder does not stop");
+        }
+    }
+}
+
+/// The elements between appsrc and appsink. Decoders that take units as published need no parser in front.
+fn description(candidate: &Candidate, codec: VideoCodec) -> String {
+    let parser = match codec {
+        VideoCodec::H264 => "h264parse",
+        VideoCodec::H265 => "h265parse",
+    };
+    if candidate.takes_published {
+        candidate.chain.clone()
+    } else {
+        format!("{parser} ! {}", candidate.chain)
+    }
+}
+
+/// Sets what keeps a decoder quick and honest, where this version of it can be told.
+fn tune(bin: &gst::Bin, threads: u32) {
+    let threads = threads.to_string();
+    for element in bin.iterate_recurse().into_iter().flatten() {
+        if !element.factory().is_some_and(|f| f.name().starts_with("avdec_")) {
+            continue;
+        }
+        let wanted = [
+            ("max-threads", threads.as_str()),
+            // Frame threads would hold a picture back for each thread.
+            ("thread-type", "slice"),
+            // "strict" waits for as many pictures as the level allows before it shows the first.
+            ("std-compliance", "normal"),
+            ("output-corrupt", "false"),
+            ("discard-corrupted-frames", "true"),
+            ("qos", "false"),
+        ];
+        for (name, value) in wanted {
+            if element.has_property(name) {
+                element.set_property_from_str(name, value);
+            }
+        }
+    }
+}
+
+fn source(params: &VideoParams, signals: &Arc<Signals>) -> gst_app::AppSrc {
+    let (media, format) = match params.codec {
+        VideoCodec::H264 => ("video/x-h264", "avc"),
+        VideoCodec::H265 => ("video/x-h265", "hvc1"),
+    };
+    let pixels = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let caps = gst::Caps::builder(media)
+        .field("stream-format", format)
+        .field("alignment", "au")
+        .field("codec_data", gst::Buffer::from_slice(params.record.clone()))
+        .field("width", pixels(params.width))
+        .field("height", pixels(params.height))
+        .build();
+    let room = Arc::clone(signals);
+    let callbacks =
+        gst_app::AppSrcCallbacks::builder().need_data(move |_, _| room.wake.notify_one()).build();
+    gst_app::AppSrc::builder()
+        .caps(&caps)
+        .format(gst::Format::Time)
+        // Live decoders show a picture as soon as the stream's own order allows.
+        .is_live(true)
+        .block(false)
+        .max_bytes(0)
+        .max_buffers(QUEUED_UNITS)
+        .callbacks(callbacks)
+        .build()
+}
+
+fn picture_sink(
+    sink: FrameSink,
+    pending: Arc<Mutex<Pending>>,
+    signals: Arc<Signals>,
+    end: mpsc::SyncSender<()>,
+) -> gst_app::AppSink {
+    let caps = picture_caps();
+    let mut known = None;
+    let callbacks = gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |appsink| {
+            let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            signals.pictures.inc();
+            let stamp = sample.buffer().and_then(gst::BufferRef::pts).map(|t| Stamp(t.nseconds()));
+            let Some((pts, arrived)) = pending.lock().take(stamp) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            match GstPicture::map(&sample, &mut known) {
+                Ok(picture) => {
+                    let decoded = Instant::now();
+                    sink(Decoded { pts, arrived, decoded, picture: Box::new(picture) });
+                    Ok(gst::FlowSuccess::Ok)
+                }
+                Err(reason) => {
+                    signals.fail(reason);
+                    Err(gst::FlowError::Error)
+                }
+            }
+        })
+        .eos(move |_| {
+            // Only the first end is waited for.
+            let _ = end.try_send(());
+        })
+        .build();
+    let appsink = gst_app::AppSink::builder()
+        .caps(&caps)
+        .sync(false)
+        .async_(false)
+        .qos(false)
+        .enable_last_sample(false)
+        .max_buffers(1)
+        .drop(true)
+        .callbacks(callbacks)
+        .build();
+    take_padded(&appsink);
+    appsink
+}
+
+/// What pictures this house can look at.
+pub(super) fn picture_caps() -> gst::Caps {
+    gst_video::VideoCapsBuilder::new()
+        .format_list([gst_video::VideoFormat::I420, gst_video::VideoFormat::Nv12])
+        .build()
+}
+
+/// Tells decoders that rows may be padded: else libav's would copy every picture into a tight buffer.
+pub(super) fn take_padded(appsink: &gst_app::AppSink) {
+    let pad = appsink.static_pad("sink").expect("an appsink has a sink pad");
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        match info.query_mut().map(gst::QueryRef::view_mut) {
+            Some(gst::QueryViewMut::Allocation(query)) => {
+                query.add_allocation_meta::<gst_video::VideoMeta>(None);
+                gst::PadProbeReturn::Handled
+            }
+            _ => gst::PadProbeReturn::Ok,
+        }
+    });
+}
+
+/// A picture in a decoder's own buffer, which goes back to the decoder's pool when this is dropped.
+pub(super) struct GstPicture {
+    frame: gst_video::VideoFrame<gst_video::video_frame::Readable>,
+    format: PixelFormat,
+    colour: Colour,
+}
+
+impl GstPicture {
+    /// Maps a sample; `known` keeps what was made of the last caps, which rarely change.
+    pub(super) fn map(
+        sample: &gst::Sample,
+        known: &mut Option<(gst::Caps, gst_video::VideoInfo)>,
+    ) -> Result<Self, String> {
+        let caps = sample.caps_owned().ok_or("a picture came without a format")?;
+        let info = match known {
+            Some((of, info)) if *of == caps => info.clone(),
+            _ => {
+                let info = gst_video::VideoInfo::from_caps(&caps)
+                    .map_err(|_| format!("a picture's format is not understood: {caps}"))?;
+                *known = Some((caps, info.clone()));
+                info
+            }
+        };
+        let format = match info.format() {
+            gst_video::VideoFormat::I420 => PixelFormat::I420,
+            gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
+            other => {
+                return Err(format!("pictures come as {}, not as I420 or NV12", other.to_str()));
+            }
+        };
+        let colour = colour(&info);
+        let buffer = sample.buffer_owned().ok_or("a picture came without pixels")?;
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, &info)
+            .map_err(|_| "a picture's memory cannot be read")?;
+        let picture = Self { frame, format, colour };
+        let view = picture.view();
+        if !view.is_whole() {
+            return Err(format!("a picture is smaller than its {}x{}", view.width, view.height));
+        }
+        Ok(picture)
+    }
+}
+
+impl Picture for GstPicture {
+    fn view(&self) -> PictureView<'_> {
+        let strides = self.frame.plane_stride();
+        let plane = |n: u32| Plane {
+            data: self.frame.plane_data(n).unwrap_or_default(),
+            stride: strides.get(n as usize).map_or(0, |s| usize::try_from(*s).unwrap_or(0)),
+        };
+        let none = Plane { data: &[], stride: 0 };
+        let third = if self.format == PixelFormat::I420 { plane(2) } else { none };
+        PictureView {
+            width: self.frame.width(),
+            height: self.frame.height(),
+            format: self.format,
+            colour: self.colour,
+            planes: [plane(0), plane(1), third],
+        }
+    }
+}
+
+/// BT.2020's matrix is nearer to BT.709's than to BT.601's; what says nothing has been guessed from its size by
+/// GStreamer.
+fn colour(info: &gst_video::VideoInfo) -> Colour {
+    let colorimetry = info.colorimetry();
+    let matrix = match colorimetry.matrix() {
+        gst_video::VideoColorMatrix::Bt709 | gst_video::VideoColorMatrix::Bt2020 => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    };
+    let range = match colorimetry.range() {
+        gst_video::VideoColorRange::Range0_255 => Range::Full,
+        _ => Range::Limited,
+    };
+    Colour { matrix, range }
+}
+
+/// Which element is missing, with what brings it where that is known.
+fn not_there(error: &glib::Error) -> String {
+    let known = super::elements::KNOWN.iter().find(|k| error.message().contains(k.name));
+    match known {
+        Some(known) => format!("not there; it comes with {}", known.comes_with),
+        None => format!("{}; see gst-inspect-1.0 for the elements there are", error.message()),
+    }
+}
+
+/// An error message in one line, as short as it can be and still say what happened.
+pub(super) fn told(error: &gst::message::Error) -> String {
+    let detail = error.debug().unwrap_or_default();
+    // The first line of the detail is the place in GStreamer's source.
+    match detail.lines().nth(1).map(str::trim).filter(|l| !l.is_empty()) {
+        Some(detail) => format!("{} ({detail})", error.error().message()),
+        None => error.error().message().to_string(),
+    }
+}

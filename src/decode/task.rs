@@ -1,0 +1,495 @@
+//! One stream's decoding, from its first parameters to its last picture: feeds a decoder from the ring, and puts the
+//! next one in its place when it fails. What the decoders are is known to `elements.rs` and `gst.rs`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::elements::{Candidate, candidates};
+use super::{DecodeError, Decoded, Decoder, DecoderState, Frame, FrameSink, Pushed, Signals, open};
+use crate::board::BoardKind;
+use crate::config;
+use crate::media::ring::{Cursor, Read};
+use crate::media::{AccessUnit, MediaTime, Stream, Unit, VideoParams};
+
+/// A decoder that gives no picture for so long a stretch of units is given up.
+const STALL: Duration = Duration::from_secs(3);
+const STALL_UNITS: u32 = 5;
+/// A unit that waited longer than this is passed over when a newer key frame is there: news, not history.
+const LATE: Duration = Duration::from_millis(1500);
+/// A decoder that ran so long is tried once more before the next takes its place: the stream may be to blame.
+const STEADY: Duration = Duration::from_secs(30);
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Decodes one stream until its ring is closed and read to the end, or `shutdown` is cancelled.
+///
+/// It reads from the newest key frame at the time of the call, not of the first poll.
+/// `out` gets each picture on a decoder's thread and must not wait. `state` always holds what is in use and why.
+pub fn run(
+    stream: Arc<Stream>,
+    cfg: config::Decode,
+    board: BoardKind,
+    out: impl Fn(Frame) + Send + Sync + 'static,
+    state: watch::Sender<DecoderState>,
+    shutdown: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let gate = Arc::new(Mutex::new(Gate::default()));
+    let sink = frame_sink(Arc::clone(&stream), Arc::clone(&gate), out);
+    let feeder = Feeder {
+        cursor: stream.ring.cursor(),
+        stream,
+        cfg,
+        board,
+        state,
+        sink,
+        gate,
+        signals: Arc::default(),
+        stage: Stage::Closed,
+        waiting: None,
+        need_key: true,
+        cut: false,
+        backoff: BACKOFF.0,
+        watch: Watchdog::default(),
+    };
+    feeder.run(shutdown)
+}
+
+struct Feeder {
+    stream: Arc<Stream>,
+    cfg: config::Decode,
+    board: BoardKind,
+    cursor: Cursor,
+    state: watch::Sender<DecoderState>,
+    sink: FrameSink,
+    gate: Arc<Mutex<Gate>>,
+    /// Those of the decoder in use; each gets its own, so that a replaced one's last words harm nobody.
+    signals: Arc<Signals>,
+    stage: Stage,
+    /// Read, but not yet taken by the decoder.
+    waiting: Option<AccessUnit>,
+    /// Nothing can be decoded before the next key frame.
+    need_key: bool,
+    /// The next unit does not follow the one before.
+    cut: bool,
+    backoff: Duration,
+    watch: Watchdog,
+}
+
+enum Stage {
+    Closed,
+    Open(Open),
+    /// No decoder works; tried again then, or when the parameters change.
+    Failed {
+        params: Arc<VideoParams>,
+        retry: Instant,
+    },
+}
+
+struct Open {
+    decoder: Box<dyn Decoder>,
+    candidates: Vec<Candidate>,
+    at: usize,
+    params: Arc<VideoParams>,
+    since: Instant,
+}
+
+impl Feeder {
+    async fn run(mut self, shutdown: CancellationToken) {
+        let mut tick = interval(Duration::from_millis(500));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let signals = Arc::clone(&self.signals);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break self.close().await,
+                () = signals.wake.notified() => {}
+                _ = tick.tick() => {}
+                read = self.cursor.next(), if self.waiting.is_none() => match read {
+                    None => break self.finish().await,
+                    Some(Read::Lagged { skipped }) => self.skipped(skipped),
+                    Some(Read::Unit(Unit::Audio(_))) => continue,
+                    Some(Read::Unit(Unit::Video(unit))) => self.waiting = Some(unit),
+                },
+            }
+            if let Some(reason) = self.trouble() {
+                self.replace(reason).await;
+            }
+            self.feed().await;
+        }
+    }
+
+    /// Gives the waiting unit to the decoder, which is opened or changed for it first.
+    async fn feed(&mut self) {
+        let Some(mut unit) = self.waiting.take() else { return };
+        if !unit.intact {
+            // Held back and counted where the gap was found.
+            self.need_key = true;
+            return;
+        }
+        if unit.arrived.mono.elapsed() > LATE {
+            let skipped = self.cursor.skip_ahead();
+            if skipped > 0 {
+                return self.skipped(skipped + 1);
+            }
+        }
+        let changed = self.params().is_none_or(|p| *p != unit.params);
+        if !unit.key && (self.need_key || changed) {
+            return self.skipped(1);
+        }
+        self.make_ready(&unit.params).await;
+        let Stage::Open(open) = &mut self.stage else { return self.skipped(1) };
+        unit.discontinuity |= self.cut;
+        match open.decoder.push(&unit) {
+            Ok(Pushed::Taken) => {
+                self.watch.fed(Instant::now(), self.signals.pictures.get());
+                self.need_key = false;
+                self.cut = false;
+            }
+            Ok(Pushed::Full) => self.waiting = Some(unit),
+            Err(e) => self.replace(e.to_string()).await,
+        }
+    }
+
+    fn params(&self) -> Option<&Arc<VideoParams>> {
+        match &self.stage {
+            Stage::Closed => None,
+            Stage::Open(open) => Some(&open.params),
+            Stage::Failed { params, .. } => Some(params),
+        }
+    }
+
+    fn skipped(&mut self, units: u64) {
+        self.stream.counters.units_skipped.add(units);
+        self.need_key = true;
+        self.cut = true;
+    }
+
+    /// Why the decoder in use cannot stay.
+    fn trouble(&self) -> Option<String> {
+        if !matches!(self.stage, Stage::Open(_)) {
+            return None;
+        }
+        let blocked = self.waiting.is_some();
+        let stalled = || {
+            let pictures = self.signals.pictures.get();
+            self.watch
+                .stalled(Instant::now(), pictures, blocked)
+                .then(|| format!("gives no picture for {} s although it is fed", STALL.as_secs()))
+        };
+        self.signals.failure().or_else(stalled)
+    }
+
+    /// Has a decoder for these parameters, if one works.
+    async fn make_ready(&mut self, params: &Arc<VideoParams>) {
+        let same = self.params() == Some(params);
+        let first = match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Open(open) if same => {
+                self.stage = Stage::Open(open);
+                return;
+            }
+            Stage::Failed { params, retry } if same && Instant::now() < retry => {
+                self.stage = Stage::Failed { params, retry };
+                return;
+            }
+            // Not every hardware decoder survives a change of size, and a new one costs some milliseconds.
+            Stage::Open(open) => {
+                let at = if open.params.codec == params.codec { open.at } else { 0 };
+                drain(open.decoder).await;
+                at
+            }
+            Stage::Failed { .. } | Stage::Closed => 0,
+        };
+        self.open_from(first, params).await;
+    }
+
+    /// Opens the first candidate from `first` on that will.
+    async fn open_from(&mut self, first: usize, params: &Arc<VideoParams>) {
+        let candidates = candidates(self.board, params.codec, &self.cfg);
+        self.watch = Watchdog::default();
+        self.state.send_modify(|s| {
+            (s.codec, s.width, s.height) = (Some(params.codec.name()), params.width, params.height);
+        });
+        for (at, candidate) in candidates.iter().enumerate().skip(first) {
+            let signals = Arc::new(Signals::default());
+            match self.open_one(candidate, params, &signals).await {
+                Ok(decoder) => {
+                    tracing::info!(
+                        stream = %self.stream.id, element = candidate.name,
+                        hardware = candidate.hardware, codec = params.codec.name(),
+                        width = params.width, height = params.height, "decoder in use"
+                    );
+                    self.state.send_modify(|s| {
+                        s.element = Some(candidate.name.clone());
+                        s.hardware = candidate.hardware;
+                        s.error = None;
+                    });
+                    self.signals = signals;
+                    let (params, since) = (Arc::clone(params), Instant::now());
+                    self.stage = Stage::Open(Open { decoder, candidates, at, params, since });
+                    return;
+                }
+                Err(e) => self.refuse(&candidate.name, &e.to_string()),
+            }
+        }
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(BACKOFF.1);
+        let error = format!(
+            "no decoder for {} works, tried again in {} s; see the refusals, and run `spotter probe`",
+            params.codec.name(),
+            wait.as_secs()
+        );
+        tracing::error!(stream = %self.stream.id, "{error}");
+        self.state.send_modify(|s| {
+            s.element = None;
+            s.hardware = false;
+            s.error = Some(error);
+        });
+        self.stage = Stage::Failed { params: Arc::clone(params), retry: Instant::now() + wait };
+    }
+
+    async fn open_one(
+        &mut self,
+        candidate: &Candidate,
+        params: &Arc<VideoParams>,
+        signals: &Arc<Signals>,
+    ) -> Result<Box<dyn Decoder>, DecodeError> {
+        let (candidate, cfg) = (candidate.clone(), self.cfg.clone());
+        let (params, sink) = (Arc::clone(params), Arc::clone(&self.sink));
+        let signals = Arc::clone(signals);
+        let opening =
+            tokio::task::spawn_blocking(move || open(&candidate, &cfg, &params, sink, signals));
+        opening.await.unwrap_or_else(|e| Err(DecodeError::Open(format!("opening it failed: {e}"))))
+    }
+
+    /// Puts another decoder in the place of the one in use and feeds it from the newest key frame.
+    async fn replace(&mut self, reason: String) {
+        let Stage::Open(open) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
+        self.stream.counters.decoder_errors.inc();
+        let steady = open.since.elapsed() > STEADY && self.signals.pictures.get() > 0;
+        self.refuse(&open.candidates[open.at].name, &reason);
+        stop(open.decoder).await;
+        self.gate.lock().seen();
+        self.cursor.restart();
+        self.waiting = None;
+        (self.need_key, self.cut) = (true, true);
+        if steady {
+            self.backoff = BACKOFF.0;
+        }
+        self.open_from(if steady { open.at } else { open.at + 1 }, &open.params).await;
+    }
+
+    fn refuse(&self, name: &str, reason: &str) {
+        tracing::warn!(stream = %self.stream.id, element = name, reason, "decoder refused");
+        let about = format!("{name}: ");
+        self.state.send_modify(|s| {
+            s.refusals.retain(|r| !r.starts_with(&about));
+            s.refusals.push(format!("{about}{reason}"));
+        });
+    }
+
+    async fn finish(&mut self) {
+        if let Stage::Open(open) = std::mem::replace(&mut self.stage, Stage::Closed) {
+            drain(open.decoder).await;
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Stage::Open(open) = std::mem::replace(&mut self.stage, Stage::Closed) {
+            stop(open.decoder).await;
+        }
+    }
+}
+
+/// Lets the last pictures out, then stops.
+async fn drain(mut decoder: Box<dyn Decoder>) {
+    off_runtime(move || decoder.finish(DRAIN)).await;
+}
+
+async fn stop(decoder: Box<dyn Decoder>) {
+    off_runtime(move || drop(decoder)).await;
+}
+
+/// Decoders wait for their own threads when they stop.
+async fn off_runtime(work: impl FnOnce() + Send + 'static) {
+    if let Err(e) = tokio::task::spawn_blocking(work).await {
+        tracing::warn!(error = %e, "stopping a decoder failed");
+    }
+}
+
+/// Whether a decoder answers what it is fed (pure).
+#[derive(Debug, Default, Clone, Copy)]
+struct Watchdog {
+    pictures: u64,
+    units: u32,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Watchdog {
+    /// A unit went in when so many pictures had come out.
+    fn fed(&mut self, now: Instant, pictures: u64) {
+        if pictures != self.pictures {
+            *self = Self { pictures, ..Self::default() };
+        }
+        self.units += 1;
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+    }
+
+    /// `blocked`: the decoder takes no more units. A pause of the publisher is not the decoder's fault: only the
+    /// time over which it was fed, or would not be, counts.
+    fn stalled(&self, now: Instant, pictures: u64, blocked: bool) -> bool {
+        let (Some(first), Some(last)) = (self.first, self.last) else { return false };
+        let until = if blocked { now } else { last };
+        pictures == self.pictures
+            && self.units >= STALL_UNITS
+            && until.duration_since(first) >= STALL
+    }
+}
+
+/// What passes to the frames' reader: numbers them, and holds back what was already shown before a restart.
+#[derive(Debug, Default)]
+struct Gate {
+    seq: u64,
+    last: Option<MediaTime>,
+    seen: Option<(MediaTime, Instant)>,
+}
+
+impl Gate {
+    /// What has been shown until now is not to be shown again.
+    fn seen(&mut self) {
+        self.seen = self.last.map(|pts| (pts, Instant::now()));
+    }
+
+    /// The picture's number, or none if it was already shown.
+    fn pass(&mut self, pts: MediaTime, arrived: Instant) -> Option<u64> {
+        if self.seen.is_some_and(|(until, at)| pts <= until && arrived <= at) {
+            return None;
+        }
+        let seq = self.seq;
+        self.seq += 1;
+        self.last = Some(pts);
+        Some(seq)
+    }
+}
+
+fn frame_sink(
+    stream: Arc<Stream>,
+    gate: Arc<Mutex<Gate>>,
+    out: impl Fn(Frame) + Send + Sync + 'static,
+) -> FrameSink {
+    Arc::new(move |Decoded { pts, arrived, decoded, picture }| {
+        let Some(seq) = gate.lock().pass(pts, arrived.mono) else { return };
+        stream.counters.frames_decoded.inc();
+        stream.counters.decode.record(decoded.saturating_duration_since(arrived.mono));
+        out(Frame { stream: stream.id.clone(), seq, pts, arrived, decoded, picture });
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DecodeBackend;
+    use crate::media::stream::{StreamLimits, Takeover};
+    use crate::media::{Arrival, StreamId, Streams, VideoCodec};
+    use bytes::Bytes;
+
+    #[tokio::test]
+    async fn a_stream_is_decoded_from_its_first_key_frame_to_its_end() {
+        let streams = Streams::new(StreamLimits {
+            max_streams: 1,
+            gop_budget_bytes: 1 << 20,
+            grace: Duration::ZERO,
+        });
+        let id = StreamId::new("s").unwrap();
+        let publication = streams.claim(&id, Takeover::Refused).unwrap();
+        let stream = Arc::clone(publication.stream());
+        let params = |width| {
+            let (codec, record) = (VideoCodec::H264, Bytes::new());
+            Arc::new(VideoParams { codec, width, height: 8, record, nal_length_size: 4 })
+        };
+        let (small, large) = (params(16), params(32));
+        let unit = |ms, key, intact, params: &Arc<VideoParams>| {
+            let (stream, params) = (id.clone(), Arc::clone(params));
+            let (time, data) = (MediaTime::from_millis(ms), Bytes::from_static(&[0]));
+            Unit::Video(AccessUnit {
+                stream,
+                pts: time,
+                dts: time,
+                key,
+                intact,
+                discontinuity: false,
+                data,
+                params,
+                arrived: Arrival::now(),
+            })
+        };
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let out = {
+            let seen = Arc::clone(&seen);
+            move |f: Frame| seen.lock().push((f.seq, f.pts.as_millis(), f.picture.view().width))
+        };
+        let state = watch::Sender::new(DecoderState::default());
+        let mut watched = state.subscribe();
+        let cfg = config::Decode { backend: DecodeBackend::Fake, order: Vec::new(), threads: 1 };
+        let (board, shutdown) = (BoardKind::X86, CancellationToken::new());
+        let task = tokio::spawn(run(Arc::clone(&stream), cfg, board, out, state, shutdown));
+        for (ms, key, intact, params) in [
+            (0, false, true, &small), // before the first key frame
+            (1, true, true, &small),
+            (2, false, true, &small),
+            (3, false, false, &small), // held
+            (4, false, true, &small),  // of no use without the one before
+            (5, true, true, &small),
+            (6, false, true, &large), // new parameters need a key frame
+            (7, true, true, &large),
+        ] {
+            publication.push(unit(ms, key, intact, params)).unwrap();
+        }
+        streams.close_all();
+        task.await.unwrap();
+        assert_eq!(*seen.lock(), [(0, 1, 16), (1, 2, 16), (2, 5, 16), (3, 7, 32)]);
+        assert_eq!(stream.counters.units_skipped.get(), 3);
+        assert_eq!(stream.counters.frames_decoded.get(), 4);
+        let state = watched.borrow_and_update();
+        assert_eq!((state.element.as_deref(), state.width), (Some("fake"), 32));
+    }
+
+    #[test]
+    fn a_stall_needs_units_and_time() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut w = Watchdog::default();
+        assert!(!w.stalled(at(9000), 0, false));
+        for n in 0..4 {
+            w.fed(at(n * 1000), 0);
+        }
+        assert!(!w.stalled(at(9000), 0, true), "too few units");
+        w.fed(at(2900), 0);
+        assert!(!w.stalled(at(9000), 0, false), "the publisher paused");
+        assert!(w.stalled(at(9000), 0, true));
+        assert!(!w.stalled(at(9000), 1, true), "a picture came");
+        w.fed(at(9000), 1);
+        assert!(!w.stalled(at(9001), 1, true));
+    }
+
+    #[test]
+    fn what_was_shown_before_a_restart_is_not_shown_again() {
+        let ms = MediaTime::from_millis;
+        let mut gate = Gate::default();
+        let before = Instant::now();
+        assert_eq!(gate.pass(ms(0), before), Some(0));
+        assert_eq!(gate.pass(ms(40), before), Some(1));
+        gate.seen();
+        let later = Instant::now() + Duration::from_millis(1);
+        assert_eq!(gate.pass(ms(40), before), None);
+        assert_eq!(gate.pass(ms(80), before), Some(2));
+        // A publisher whose time line begins anew is seen all the same.
+        assert_eq!(gate.pass(ms(0), later), Some(3));
+    }
+}
