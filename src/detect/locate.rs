@@ -118,11 +118,12 @@ mod tests {
         assert_eq!(library_fault(&exe), None);
         let whole = std::fs::read(exe).unwrap();
         let head = &whole[..16 << 10];
+        // The end may be debug information, which is never mapped; the beginning always is.
         let length = whole.len() as u64;
         for cut in [0, 3, 4, 17, 40, 63, 64, 100, 1000] {
             assert!(elf_fault(&head[..cut], cut as u64).is_some(), "{cut}");
         }
-        assert!(elf_fault(head, length / 2).unwrap().contains("cut off"));
+        assert!(elf_fault(head, 20_000).unwrap().contains("cut off"));
         let mut foreign = head.to_vec();
         foreign[18] ^= 0x55;
         assert!(elf_fault(&foreign, length).unwrap().contains("another processor"));

@@ -123,7 +123,7 @@ impl View<'_> {
     /// it sorts out the many, the caller's own arithmetic decides about the few.
     pub fn cut(&self, real: f32) -> Cut {
         let slack = 1e-5 * (1.0 + real.abs());
-        let lowest = real - slack;
+        let lowest = if real.is_finite() { real - slack } else { real };
         // `as` saturates, so infinite thresholds keep or refuse everything.
         let stored = (lowest / self.quant.scale).floor() as i32;
         Cut { stored: stored.saturating_add(self.quant.zero_point), real: lowest }
