@@ -76,6 +76,10 @@ pub struct DetectorInfo {
 pub enum DetectError {
     #[error("picture of {width}x{height} does not hold the bytes its size asks for")]
     BrokenPicture { width: u32, height: u32 },
+    #[error(
+        "model {model}: output \"{output}\" holds values that are not numbers; use another model file"
+    )]
+    NotANumber { model: Arc<str>, output: String },
     #[error("the interpreter failed: {0}; spotter reopens the detector")]
     Interpreter(String),
 }

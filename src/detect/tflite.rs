@@ -1,0 +1,272 @@
+//! TensorFlow Lite as an engine, its C library opened at run time. Knows tensors, not pictures or boxes.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+
+use edgefirst_tflite::{
+    Delegate, DelegateOptions, Interpreter, InterpreterBuilder, Library, Model, TensorType,
+};
+use parking_lot::Mutex;
+
+use super::engine::{Engine, EngineError};
+use super::locate;
+use super::tensor::{Element, Quant, TensorMeta, TensorMut, Values, View};
+use crate::config;
+
+/// Libraries by path, loaded once each and never unloaded: TFLite and its delegates leave threads and
+/// destructors behind that run after the last handle is gone, so unmapping their code is never safe.
+static LOADED: Mutex<BTreeMap<PathBuf, &'static Library>> = Mutex::new(BTreeMap::new());
+
+/// Opens the library at `path`, or gives the one already open.
+pub(super) fn library(path: &Path) -> Result<&'static Library, String> {
+    let mut loaded = LOADED.lock();
+    if let Some(&library) = loaded.get(path) {
+        return Ok(library);
+    }
+    // A bare name is for the system's loader to find.
+    if path.components().count() > 1
+        && let Some(fault) = locate::library_fault(path)
+    {
+        return Err(fault);
+    }
+    let library = Library::from_path(path).map_err(|e| e.to_string())?;
+    if let Some(symbol) = missing_symbol(&library) {
+        return Err(format!("has no function {symbol}, so it is not TensorFlow Lite's C library"));
+    }
+    let library = Box::leak(Box::new(library));
+    loaded.insert(path.to_path_buf(), library);
+    Ok(library)
+}
+
+/// The first function spotter calls that the library lacks; calling it anyway would panic.
+fn missing_symbol(library: &Library) -> Option<&'static str> {
+    let sys = library.as_sys();
+    macro_rules! first_missing {
+        ($($name:ident),* $(,)?) => { $(if sys.$name.is_err() { return Some(stringify!($name)); })* };
+    }
+    first_missing!(
+        TfLiteModelCreate,
+        TfLiteModelDelete,
+        TfLiteInterpreterOptionsCreate,
+        TfLiteInterpreterOptionsDelete,
+        TfLiteInterpreterOptionsSetNumThreads,
+        TfLiteInterpreterOptionsAddDelegate,
+        TfLiteInterpreterCreate,
+        TfLiteInterpreterDelete,
+        TfLiteInterpreterAllocateTensors,
+        TfLiteInterpreterInvoke,
+        TfLiteInterpreterGetInputTensorCount,
+        TfLiteInterpreterGetInputTensor,
+        TfLiteInterpreterGetOutputTensorCount,
+        TfLiteInterpreterGetOutputTensor,
+        TfLiteTensorType,
+        TfLiteTensorName,
+        TfLiteTensorNumDims,
+        TfLiteTensorDim,
+        TfLiteTensorByteSize,
+        TfLiteTensorData,
+        TfLiteTensorQuantizationParams,
+    );
+    None
+}
+
+/// The library's own version, where it tells.
+#[allow(unsafe_code)]
+pub(super) fn version(library: &Library) -> Option<String> {
+    let sys = library.as_sys();
+    if sys.TfLiteVersion.is_err() {
+        return None;
+    }
+    // SAFETY: the symbol is there, takes nothing and returns a static string of the library, which stays
+    // loaded; null is tested before reading.
+    let text = unsafe {
+        let text = sys.TfLiteVersion();
+        if text.is_null() {
+            return None;
+        }
+        CStr::from_ptr(text)
+    };
+    Some(text.to_string_lossy().into_owned())
+}
+
+/// A model in an interpreter.
+#[derive(Debug)]
+pub(super) struct Tflite {
+    /// Before the model: the interpreter reads the model's bytes until it is dropped.
+    interpreter: Interpreter<'static>,
+    _model: Model<'static>,
+    input: TensorMeta,
+    outputs: Vec<TensorMeta>,
+}
+
+/// An interpreter with the delegates it came to run on.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) engine: Tflite,
+    /// As in `DetectorInfo::backend`.
+    pub(super) backend: &'static str,
+    /// What was asked for and could not be had.
+    pub(super) refusals: Vec<String>,
+}
+
+/// Loads a model's bytes; when the external delegate does not take part, the CPU takes over.
+pub(super) fn open(
+    library: &'static Library,
+    bytes: Vec<u8>,
+    threads: usize,
+    delegate: Option<&config::Delegate>,
+) -> Result<Opened, String> {
+    // The identifier of the format. What follows it is verified by the library.
+    if bytes.get(4..8) != Some(b"TFL3") {
+        return Err("not a TensorFlow Lite model".into());
+    }
+    let model = Model::from_bytes(library, bytes)
+        .map_err(|_| "not a whole TensorFlow Lite model".to_string())?;
+    let threads = i32::try_from(threads).unwrap_or(i32::MAX);
+    let mut refusals = Vec::new();
+    if let Some(wanted) = delegate {
+        match with_delegate(library, &model, threads, wanted) {
+            Ok(interpreter) => {
+                let engine = Tflite::new(interpreter, model)?;
+                return Ok(Opened { engine, backend: "tflite-delegate", refusals });
+            }
+            Err(reason) => refusals.push(format!(
+                "delegate {}: {reason}; the CPU runs the model",
+                wanted.path.display()
+            )),
+        }
+    }
+    let (builder, backend) = match Delegate::xnnpack(library, threads) {
+        Ok(xnnpack) => (builder(library, threads)?.delegate(xnnpack), "tflite-xnnpack"),
+        Err(e) => {
+            refusals.push(format!("xnnpack: {e}; the model runs several times slower"));
+            (builder(library, threads)?, "tflite")
+        }
+    };
+    let interpreter = build(builder, &model)?;
+    Ok(Opened { engine: Tflite::new(interpreter, model)?, backend, refusals })
+}
+
+/// An interpreter on an external delegate, with XNNPACK for what that leaves to the CPU.
+fn with_delegate(
+    library: &'static Library,
+    model: &Model<'static>,
+    threads: i32,
+    wanted: &config::Delegate,
+) -> Result<Interpreter<'static>, String> {
+    if wanted.path.components().count() > 1
+        && let Some(fault) = locate::library_fault(&wanted.path)
+    {
+        return Err(fault);
+    }
+    let options = wanted
+        .options
+        .iter()
+        .fold(DelegateOptions::new(), |options, (key, value)| options.option(key, value));
+    let external =
+        Delegate::load_with_options(&wanted.path, &options).map_err(|e| e.to_string())?;
+    let mut builder = builder(library, threads)?.delegate(external);
+    if let Ok(xnnpack) = Delegate::xnnpack(library, threads) {
+        builder = builder.delegate(xnnpack);
+    }
+    build(builder, model)
+}
+
+fn builder(library: &'static Library, threads: i32) -> Result<InterpreterBuilder<'static>, String> {
+    Ok(Interpreter::builder(library).map_err(|e| e.to_string())?.num_threads(threads))
+}
+
+/// Builds an interpreter and runs it once: a delegate may fail only then, shapes may be known only then,
+/// and the first picture need not wait for weights to be packed.
+fn build(
+    builder: InterpreterBuilder<'static>,
+    model: &Model<'static>,
+) -> Result<Interpreter<'static>, String> {
+    let mut interpreter = builder.build(model).map_err(|e| e.to_string())?;
+    for mut input in interpreter.inputs_mut().map_err(|e| e.to_string())? {
+        input.as_bytes_mut().map_err(|e| e.to_string())?.fill(0);
+    }
+    interpreter.invoke().map_err(|e| e.to_string())?;
+    Ok(interpreter)
+}
+
+impl Tflite {
+    fn new(interpreter: Interpreter<'static>, model: Model<'static>) -> Result<Self, String> {
+        let inputs = interpreter.inputs().map_err(|e| e.to_string())?;
+        let inputs: Vec<_> = inputs.iter().map(meta).collect::<Result<_, _>>()?;
+        let [input] = <[TensorMeta; 1]>::try_from(inputs)
+            .map_err(|all| format!("expected 1 input, found {}", all.len()))?;
+        let outputs = interpreter.outputs().map_err(|e| e.to_string())?;
+        let outputs = outputs.iter().map(meta).collect::<Result<_, _>>()?;
+        Ok(Self { interpreter, _model: model, input, outputs })
+    }
+}
+
+fn meta(tensor: &edgefirst_tflite::Tensor<'_>) -> Result<TensorMeta, String> {
+    let element = match tensor.tensor_type() {
+        TensorType::Int8 => Element::I8,
+        TensorType::UInt8 => Element::U8,
+        TensorType::Float32 => Element::F32,
+        TensorType::Float16 => Element::Other("float16"),
+        TensorType::Int16 => Element::Other("int16"),
+        TensorType::Int32 => Element::Other("int32"),
+        TensorType::Int64 => Element::Other("int64"),
+        _ => Element::Other("another type"),
+    };
+    let quant = match element {
+        Element::I8 | Element::U8 => {
+            let params = tensor.quantization_params();
+            Quant { scale: params.scale, zero_point: params.zero_point }
+        }
+        _ => Quant::NONE,
+    };
+    let shape = tensor.shape().map_err(|e| e.to_string())?;
+    Ok(TensorMeta { name: tensor.name().to_string(), shape, element, quant })
+}
+
+impl Engine for Tflite {
+    fn input(&self) -> &TensorMeta {
+        &self.input
+    }
+
+    fn outputs(&self) -> &[TensorMeta] {
+        &self.outputs
+    }
+
+    fn run(
+        &mut self,
+        fill: &mut dyn FnMut(TensorMut<'_>),
+        read: &mut dyn FnMut(&[View<'_>]),
+    ) -> Result<(), EngineError> {
+        let mut inputs = self.interpreter.inputs_mut().map_err(failed)?;
+        let input = inputs.first_mut().ok_or_else(|| EngineError("no input".into()))?;
+        match self.input.element {
+            Element::F32 => fill(TensorMut::F32(input.as_mut_slice().map_err(failed)?)),
+            _ => fill(TensorMut::Bytes(input.as_bytes_mut().map_err(failed)?)),
+        }
+        drop(inputs);
+        self.interpreter.invoke().map_err(failed)?;
+        let tensors = self.interpreter.outputs().map_err(failed)?;
+        let mut views = Vec::with_capacity(tensors.len());
+        for (tensor, meta) in tensors.iter().zip(&self.outputs) {
+            let values = match meta.element {
+                Element::I8 => Values::I8(tensor.as_slice().map_err(failed)?),
+                Element::U8 => Values::U8(tensor.as_slice().map_err(failed)?),
+                Element::F32 => Values::F32(tensor.as_slice().map_err(failed)?),
+                Element::Other(_) => Values::Other,
+            };
+            // Heads index by the shape they were fitted to.
+            if values.count().is_some_and(|count| count != meta.volume()) {
+                return Err(EngineError(format!("output \"{}\" changed its shape", meta.name)));
+            }
+            views.push(View { values, quant: meta.quant });
+        }
+        read(&views);
+        Ok(())
+    }
+}
+
+fn failed(error: edgefirst_tflite::Error) -> EngineError {
+    EngineError(error.to_string())
+}
