@@ -15,7 +15,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use failure::Failure;
@@ -31,7 +30,6 @@ use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt::{self, LinkState};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
-use crate::supervise::{BackOff, GiveUp, supervise};
 use crate::wire::{ConfigState, Encoded, NodeStatus};
 use crate::ws;
 use decoders::Decoders;
@@ -231,7 +229,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
 /// Sends the status if it says something new.
 fn publish(to: &watch::Sender<Option<Arc<NodeStatus>>>, status: NodeStatus) {
     to.send_if_modified(|old| {
-        let differs = old.as_deref() != Some(&status);
+        let text = |s: &NodeStatus| serde_json::to_string(s).ok();
+        let differs = old.as_deref().and_then(text) != text(&status);
         if differs {
             *old = Some(Arc::new(status));
         }

@@ -13,6 +13,8 @@ pub mod mqtt; // the JSON -> MQTT, and the embedded broker
 pub mod wire; // detections -> the JSON everyone reads
 pub mod ws; // the JSON -> WebSocket, and pictures sent in by hand
 
+pub mod app; // the only file that knows every stage
 pub mod board; // what this machine is and has
 pub mod health; // counters and latencies
+pub mod reload; // a changed configuration, judged before anyone sees it
 pub mod supervise; // restart with back-off
