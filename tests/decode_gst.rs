@@ -157,6 +157,24 @@ async fn rubbish_in_the_middle_costs_at_most_its_gop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_decoder_behind_a_parser_shows_all_and_survives_rubbish() {
+    let mut units = short_gops();
+    let rig = Rig::start(&["openh264dec"]);
+    rig.push(&units);
+    let (shown, _) = rig.end().await;
+    assert_eq!(shown.iter().map(|s| s.pts).collect::<Vec<_>>(), sorted_pts(&units));
+
+    units[14].data = Bytes::from_static(&[0xff; 400]);
+    let rig = Rig::start(&["openh264dec", "avdec_h264"]);
+    rig.push(&units);
+    let (shown, state) = rig.end().await;
+    let came = |n: usize| shown.iter().any(|s| s.pts == units[n].pts);
+    let lost: Vec<_> = (0..units.len()).filter(|n| !came(*n)).collect();
+    // openh264 gives up the picture before a damaged one with it.
+    assert!(lost.iter().all(|n| (13..20).contains(n)), "lost {lost:?}: {state:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pictures_held_back_are_not_decoded() {
     let mut units = short_gops();
     for unit in &mut units[15..20] {

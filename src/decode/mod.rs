@@ -9,7 +9,9 @@ pub mod frame; // what comes out
 #[cfg(feature = "gst")]
 mod gst;
 mod inspect; // which decoders are there, for `spotter probe`
-mod pending;
+#[cfg(feature = "gst")]
+mod pending; // units inside a decoder
+mod rules; // when a decoder is given up
 mod task; // one stream's decoding, from first parameters to last picture
 
 use std::fmt;

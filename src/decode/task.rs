@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::elements::{Candidate, candidates};
+use super::rules::{Gate, STALL, Watchdog};
 use super::{DecodeError, Decoded, Decoder, DecoderState, Frame, FrameSink, Pushed, Signals, open};
 use crate::board::BoardKind;
 use crate::config;
 use crate::media::ring::{Cursor, Read};
-use crate::media::{AccessUnit, MediaTime, Stream, Unit, VideoParams};
+use crate::media::{AccessUnit, Stream, Unit, VideoParams};
 
-/// A decoder that gives no picture for so long a stretch of units is given up.
-const STALL: Duration = Duration::from_secs(3);
-const STALL_UNITS: u32 = 5;
 /// A unit that waited longer than this is passed over when a newer key frame is there: news, not history.
 const LATE: Duration = Duration::from_millis(1500);
 /// A decoder that ran so long is tried once more before the next takes its place: the stream may be to blame.
 const STEADY: Duration = Duration::from_secs(30);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 const DRAIN: Duration = Duration::from_secs(2);
+/// A driver that hangs must not hold the stream with it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Decodes one stream until its ring is closed and read to the end, or `shutdown` is cancelled.
 ///
@@ -263,7 +263,14 @@ impl Feeder {
         let signals = Arc::clone(signals);
         let opening =
             tokio::task::spawn_blocking(move || open(&candidate, &cfg, &params, sink, signals));
-        opening.await.unwrap_or_else(|e| Err(DecodeError::Open(format!("opening it failed: {e}"))))
+        match timeout(PATIENCE, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(e)) => Err(DecodeError::Open(format!("opening it failed: {e}"))),
+            Err(_) => {
+                let late = format!("does not open within {} s", PATIENCE.as_secs());
+                Err(DecodeError::Open(late))
+            }
+        }
     }
 
     /// Puts another decoder in the place of the one in use and feeds it from the newest key frame.
@@ -316,65 +323,10 @@ async fn stop(decoder: Box<dyn Decoder>) {
 
 /// Decoders wait for their own threads when they stop.
 async fn off_runtime(work: impl FnOnce() + Send + 'static) {
-    if let Err(e) = tokio::task::spawn_blocking(work).await {
-        tracing::warn!(error = %e, "stopping a decoder failed");
-    }
-}
-
-/// Whether a decoder answers what it is fed (pure).
-#[derive(Debug, Default, Clone, Copy)]
-struct Watchdog {
-    pictures: u64,
-    units: u32,
-    first: Option<Instant>,
-    last: Option<Instant>,
-}
-
-impl Watchdog {
-    /// A unit went in when so many pictures had come out.
-    fn fed(&mut self, now: Instant, pictures: u64) {
-        if pictures != self.pictures {
-            *self = Self { pictures, ..Self::default() };
-        }
-        self.units += 1;
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-    }
-
-    /// `blocked`: the decoder takes no more units. A pause of the publisher is not the decoder's fault: only the
-    /// time over which it was fed, or would not be, counts.
-    fn stalled(&self, now: Instant, pictures: u64, blocked: bool) -> bool {
-        let (Some(first), Some(last)) = (self.first, self.last) else { return false };
-        let until = if blocked { now } else { last };
-        pictures == self.pictures
-            && self.units >= STALL_UNITS
-            && until.duration_since(first) >= STALL
-    }
-}
-
-/// What passes to the frames' reader: numbers them, and holds back what was already shown before a restart.
-#[derive(Debug, Default)]
-struct Gate {
-    seq: u64,
-    last: Option<MediaTime>,
-    seen: Option<(MediaTime, Instant)>,
-}
-
-impl Gate {
-    /// What has been shown until now is not to be shown again.
-    fn seen(&mut self) {
-        self.seen = self.last.map(|pts| (pts, Instant::now()));
-    }
-
-    /// The picture's number, or none if it was already shown.
-    fn pass(&mut self, pts: MediaTime, arrived: Instant) -> Option<u64> {
-        if self.seen.is_some_and(|(until, at)| pts <= until && arrived <= at) {
-            return None;
-        }
-        let seq = self.seq;
-        self.seq += 1;
-        self.last = Some(pts);
-        Some(seq)
+    match timeout(PATIENCE, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::warn!(error = %e, "stopping a decoder failed"),
+        Err(_) => tracing::warn!("a decoder hangs as it stops and is left behind"),
     }
 }
 
@@ -396,7 +348,7 @@ mod tests {
     use super::*;
     use crate::config::DecodeBackend;
     use crate::media::stream::{StreamLimits, Takeover};
-    use crate::media::{Arrival, StreamId, Streams, VideoCodec};
+    use crate::media::{Arrival, MediaTime, StreamId, Streams, VideoCodec};
     use bytes::Bytes;
 
     #[tokio::test]
@@ -458,38 +410,5 @@ mod tests {
         assert_eq!(stream.counters.frames_decoded.get(), 4);
         let state = watched.borrow_and_update();
         assert_eq!((state.element.as_deref(), state.width), (Some("fake"), 32));
-    }
-
-    #[test]
-    fn a_stall_needs_units_and_time() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut w = Watchdog::default();
-        assert!(!w.stalled(at(9000), 0, false));
-        for n in 0..4 {
-            w.fed(at(n * 1000), 0);
-        }
-        assert!(!w.stalled(at(9000), 0, true), "too few units");
-        w.fed(at(2900), 0);
-        assert!(!w.stalled(at(9000), 0, false), "the publisher paused");
-        assert!(w.stalled(at(9000), 0, true));
-        assert!(!w.stalled(at(9000), 1, true), "a picture came");
-        w.fed(at(9000), 1);
-        assert!(!w.stalled(at(9001), 1, true));
-    }
-
-    #[test]
-    fn what_was_shown_before_a_restart_is_not_shown_again() {
-        let ms = MediaTime::from_millis;
-        let mut gate = Gate::default();
-        let before = Instant::now();
-        assert_eq!(gate.pass(ms(0), before), Some(0));
-        assert_eq!(gate.pass(ms(40), before), Some(1));
-        gate.seen();
-        let later = Instant::now() + Duration::from_millis(1);
-        assert_eq!(gate.pass(ms(40), before), None);
-        assert_eq!(gate.pass(ms(80), before), Some(2));
-        // A publisher whose time line begins anew is seen all the same.
-        assert_eq!(gate.pass(ms(0), later), Some(3));
     }
 }

@@ -1,4 +1,6 @@
 //! Coded clips for the decoder's tests, made by ffmpeg and taken apart by ffprobe, and a stream to send them through.
+// Helpers of tests are tests to us, but not to clippy.
+#![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The access units of a file, as a publisher would send them.
-pub fn units(file: &std::path::Path) -> Vec<AccessUnit> {
+pub(crate) fn units(file: &std::path::Path) -> Vec<AccessUnit> {
     let probe = Command::new("ffprobe")
         .args(["-v", "error", "-select_streams", "v", "-show_packets", "-show_streams"])
         .args(["-show_data", "-of", "json"])
@@ -66,7 +68,7 @@ fn bytes_of(dump: &serde_json::Value) -> Bytes {
 }
 
 /// Makes an mp4 of `source`, a lavfi description, with these encoder options.
-pub fn make(source: &str, options: &[&str]) -> tempfile::NamedTempFile {
+pub(crate) fn make(source: &str, options: &[&str]) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(".mp4").tempfile().unwrap();
     let made = Command::new("ffmpeg")
         .args(["-v", "error", "-y", "-f", "lavfi", "-i", source])
@@ -79,12 +81,12 @@ pub fn make(source: &str, options: &[&str]) -> tempfile::NamedTempFile {
 }
 
 /// Two seconds of ffmpeg's test picture.
-pub fn clip(options: &[&str]) -> Vec<AccessUnit> {
+pub(crate) fn clip(options: &[&str]) -> Vec<AccessUnit> {
     units(make("testsrc=s=160x120:r=25:d=2", options).path())
 }
 
 /// The same units so much later, as the next part of one stream.
-pub fn later(mut units: Vec<AccessUnit>, by: Duration) -> Vec<AccessUnit> {
+pub(crate) fn later(mut units: Vec<AccessUnit>, by: Duration) -> Vec<AccessUnit> {
     for unit in &mut units {
         unit.pts = unit.pts.saturating_add(by);
         unit.dts = unit.dts.saturating_add(by);
@@ -92,7 +94,7 @@ pub fn later(mut units: Vec<AccessUnit>, by: Duration) -> Vec<AccessUnit> {
     units
 }
 
-pub fn sorted_pts(units: &[AccessUnit]) -> Vec<MediaTime> {
+pub(crate) fn sorted_pts(units: &[AccessUnit]) -> Vec<MediaTime> {
     let mut pts: Vec<_> = units.iter().map(|u| u.pts).collect();
     pts.sort();
     pts
@@ -100,30 +102,30 @@ pub fn sorted_pts(units: &[AccessUnit]) -> Vec<MediaTime> {
 
 /// What a test wants to know of a frame; the frame itself goes back to its decoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shown {
-    pub seq: u64,
-    pub pts: MediaTime,
-    pub size: (u32, u32),
-    pub format: PixelFormat,
-    pub colour: Colour,
-    pub whole: bool,
+pub(crate) struct Shown {
+    pub(crate) seq: u64,
+    pub(crate) pts: MediaTime,
+    pub(crate) size: (u32, u32),
+    pub(crate) format: PixelFormat,
+    pub(crate) colour: Colour,
+    pub(crate) whole: bool,
     /// Mean of each plane.
-    pub means: [u8; 3],
+    pub(crate) means: [u8; 3],
 }
 
 /// A stream with its decoding task.
-pub struct Rig {
+pub(crate) struct Rig {
     streams: Arc<Streams>,
-    pub stream: Arc<Stream>,
+    pub(crate) stream: Arc<Stream>,
     publication: Publication,
-    pub shown: Arc<Mutex<Vec<Shown>>>,
-    pub state: watch::Receiver<DecoderState>,
+    pub(crate) shown: Arc<Mutex<Vec<Shown>>>,
+    pub(crate) state: watch::Receiver<DecoderState>,
     task: JoinHandle<()>,
 }
 
 impl Rig {
     /// With the board's own order when `order` is empty.
-    pub fn start(order: &[&str]) -> Self {
+    pub(crate) fn start(order: &[&str]) -> Self {
         let limits =
             StreamLimits { max_streams: 1, gop_budget_bytes: 64 << 20, grace: Duration::ZERO };
         let streams = Streams::new(limits);
@@ -145,7 +147,7 @@ impl Rig {
         Self { streams, stream, publication, shown, state, task }
     }
 
-    pub fn push(&self, units: &[AccessUnit]) {
+    pub(crate) fn push(&self, units: &[AccessUnit]) {
         for unit in units {
             let arrived = Arrival::now();
             self.publication.push(Unit::Video(AccessUnit { arrived, ..unit.clone() })).unwrap();
@@ -153,13 +155,13 @@ impl Rig {
     }
 
     /// Waits for a state; fails the test when it does not come.
-    pub async fn until(&mut self, what: impl FnMut(&DecoderState) -> bool) -> DecoderState {
+    pub(crate) async fn until(&mut self, what: impl FnMut(&DecoderState) -> bool) -> DecoderState {
         let wait = tokio::time::timeout(Duration::from_secs(60), self.state.wait_for(what));
         wait.await.expect("the state comes").expect("the task lives").clone()
     }
 
     /// Ends the stream; all frames it showed and its last state.
-    pub async fn end(self) -> (Vec<Shown>, DecoderState) {
+    pub(crate) async fn end(self) -> (Vec<Shown>, DecoderState) {
         self.streams.close_all();
         tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap();
         let shown = std::mem::take(&mut *self.shown.lock());
