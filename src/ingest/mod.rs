@@ -1,4 +1,16 @@
 //! The front door: RTMP connections in, access units out.
+//!
+//! Bytes flow through these in order; only `connection` and `server` touch sockets, the rest are pure:
+//! `dechunk` (bytes -> messages), `protocol` (commands -> who wants to publish what), `flv` (message payload ->
+//! coded picture or sound), `session` (that -> [`crate::media::Unit`] on the stream's own time line).
 
+pub mod amf;
+pub mod dechunk;
+pub mod flv;
+pub mod protocol;
+pub mod session;
+
+mod gaps;
 #[cfg(test)]
 pub(crate) mod testing;
+mod timeline;
