@@ -10,7 +10,13 @@ pub mod flv;
 pub mod protocol;
 pub mod session;
 
+mod connection;
+mod counters;
 mod gaps;
+mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timeline;
+
+pub use counters::IngestCounters;
+pub use server::{Context, Gate, run};
