@@ -1,1 +1,22 @@
 //! The front door: RTMP connections in, access units out.
+//!
+//! Bytes flow through these in order; only `connection` and `server` touch sockets, the rest are pure:
+//! `dechunk` (bytes -> messages), `protocol` (commands -> who wants to publish what), `flv` (message payload ->
+//! coded picture or sound), `session` (that -> [`crate::media::Unit`] on the stream's own time line).
+
+pub mod amf;
+pub mod dechunk;
+pub mod flv;
+pub mod protocol;
+pub mod session;
+
+mod connection;
+mod counters;
+mod gaps;
+mod server;
+#[cfg(test)]
+pub(crate) mod testing;
+mod timeline;
+
+pub use counters::IngestCounters;
+pub use server::{Context, Gate, run};

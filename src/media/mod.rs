@@ -1,6 +1,9 @@
 //! What flows through the house between the front door and the decoder: access units and the places they wait in.
 
 pub mod avc;
+mod bits;
+pub mod hevc;
+pub mod nal;
 pub mod ring;
 pub mod stream;
 pub mod unit;

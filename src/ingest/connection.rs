@@ -1,0 +1,444 @@
+//! One RTMP connection: moves bytes between its socket, the pure stages and the stream it publishes, and keeps the
+//! time limits. All understanding of bytes is elsewhere.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::amf::{AmfError, AmfLimits};
+use super::counters::IngestCounters;
+use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
+use super::protocol::{self, Protocol, ProtocolError, Request, Step};
+use super::server::{Context, is_hangup};
+use super::session::{Session, SessionError};
+use crate::auth::Caller;
+use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
+use crate::media::{Arrival, Unit};
+
+/// Read at once, bytes: a big key frame in a few reads, and small enough to have for each connection.
+const READ_BYTES: usize = 32 << 10;
+/// What a peer may make us hold before it is known to be a publisher, bytes.
+const STRANGER_BYTES: usize = 64 << 10;
+/// How long a refused peer has to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a connection came to its end in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Eof,
+    Refused,
+    Displaced,
+    Shutdown,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error("no RTMP handshake: {0}")]
+    Handshake(String),
+    #[error("no RTMP handshake within {0:?}: see ingest.handshake_timeout_s")]
+    HandshakeTimeout(Duration),
+    #[error("no whole message, or no publication, within {0:?}: see ingest.idle_timeout_s")]
+    Idle(Duration),
+    #[error("the peer did not read what it was sent within {0:?}")]
+    WriteTimeout(Duration),
+    #[error(transparent)]
+    Chunk(#[from] DechunkError),
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    #[error(transparent)]
+    Media(#[from] SessionError),
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Serves one connection to its end, and counts why it ended. `peer` is the canonical address.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: S,
+    peer: IpAddr,
+    ctx: &Context,
+    shutdown: &CancellationToken,
+) -> Result<End, ConnectionError> {
+    let patience = Duration::from_secs(ctx.config.handshake_timeout_s);
+    let begun = match timeout(patience, handshake(&mut socket)).await {
+        Ok(done) => done,
+        Err(_) => Err(ConnectionError::HandshakeTimeout(patience)),
+    };
+    let begun = begun.and_then(|input| Connection::new(socket, peer, ctx, input));
+    let mut connection = begun.inspect_err(|error| error.count(&ctx.counters))?;
+    let end = connection.talk(shutdown).await;
+    if let Err(error) = &end {
+        error.count(&ctx.counters);
+        // The publisher hears why, as far as it still listens.
+        let text = error.to_string();
+        let told = connection.protocol.publish_status("error", "NetStream.Publish.Failed", &text);
+        told.iter().for_each(|message| connection.say(message));
+    }
+    connection.count_cut_messages();
+    // Readers see the publisher gone before the farewell, which can take its time.
+    drop(connection.live.take());
+    if !matches!(end, Ok(End::Eof) | Err(ConnectionError::Io(_) | ConnectionError::WriteTimeout(_)))
+    {
+        connection.farewell().await;
+    }
+    match end {
+        Err(ConnectionError::Io(error)) if is_hangup(&error) => Ok(End::Eof),
+        end => end,
+    }
+}
+
+/// Returns the bytes that came behind the handshake.
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut S,
+) -> Result<BytesMut, ConnectionError> {
+    let mut handshake = Handshake::new(PeerType::Server);
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    loop {
+        buffer.clear();
+        if socket.read_buf(&mut buffer).await? == 0 {
+            return Err(ConnectionError::Handshake("the peer left".into()));
+        }
+        let step = handshake.process_bytes(&buffer);
+        match step.map_err(|error| ConnectionError::Handshake(error.to_string()))? {
+            HandshakeProcessResult::InProgress { response_bytes } => {
+                socket.write_all(&response_bytes).await?;
+            }
+            HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
+                socket.write_all(&response_bytes).await?;
+                buffer.clear();
+                buffer.extend_from_slice(&remaining_bytes);
+                return Ok(buffer);
+            }
+        }
+    }
+}
+
+struct Connection<'a, S> {
+    socket: S,
+    peer: IpAddr,
+    ctx: &'a Context,
+    protocol: Protocol,
+    dechunker: Dechunker,
+    input: BytesMut,
+    /// Answers not yet written.
+    output: Vec<u8>,
+    live: Option<Live>,
+    /// When the peer last did what it is here for.
+    active: Instant,
+}
+
+/// What is being published.
+struct Live {
+    publication: Publication,
+    session: Session,
+    audio_refused: bool,
+    /// Parameters were logged.
+    announced: bool,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
+    fn new(
+        socket: S,
+        peer: IpAddr,
+        ctx: &'a Context,
+        input: BytesMut,
+    ) -> Result<Self, ConnectionError> {
+        let config = &ctx.config;
+        let (protocol, greeting) = Protocol::new(AmfLimits {
+            max_depth: config.max_amf_depth,
+            max_string_bytes: config.max_amf_string_bytes,
+        })?;
+        let dechunker = Dechunker::new(Limits {
+            max_message_bytes: config.max_message_bytes.min(STRANGER_BYTES),
+            max_chunk_streams: config.max_chunk_streams,
+            max_partial_bytes: config.max_partial_bytes.min(STRANGER_BYTES),
+        });
+        let output = Vec::new();
+        let active = Instant::now();
+        let mut connection =
+            Self { socket, peer, ctx, protocol, dechunker, input, output, live: None, active };
+        greeting.iter().for_each(|message| connection.say(message));
+        Ok(connection)
+    }
+
+    async fn talk(&mut self, shutdown: &CancellationToken) -> Result<End, ConnectionError> {
+        let idle = Duration::from_secs(self.ctx.config.idle_timeout_s);
+        loop {
+            // The handshake may have left whole messages, so taking them comes before reading.
+            let arrived = Arrival::now();
+            while let Some(message) = self.dechunker.next(&mut self.input)? {
+                if self.live.is_some() {
+                    self.active = Instant::now();
+                }
+                if let Some(end) = self.take(&message, arrived)? {
+                    return Ok(end);
+                }
+            }
+            self.flush().await?;
+            self.input.reserve(READ_BYTES);
+            let displaced = self.live.as_ref().map(|l| l.publication.displaced().clone());
+            let read = tokio::select! {
+                read = timeout_at(self.active + idle, self.socket.read_buf(&mut self.input)) => read,
+                () = cancelled(displaced) => return Ok(self.displaced()),
+                () = shutdown.cancelled() => {
+                    self.tell("status", "NetStream.Unpublish.Success", "spotter is shutting down");
+                    return Ok(End::Shutdown);
+                }
+            };
+            let n = read.map_err(|_| ConnectionError::Idle(idle))??;
+            if n == 0 {
+                return Ok(End::Eof);
+            }
+            self.ctx.counters.bytes.add(n as u64);
+            if let Some(acknowledgement) = self.protocol.received(n) {
+                self.say(&acknowledgement);
+            }
+        }
+    }
+
+    /// Takes one message; an end when the connection is over.
+    fn take(
+        &mut self,
+        message: &Message,
+        arrived: Arrival,
+    ) -> Result<Option<End>, ConnectionError> {
+        if matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+            if self.protocol.publishing() == Some(message.stream) && self.live.is_some() {
+                return self.media(message, arrived);
+            }
+            self.ctx.counters.messages_ignored.inc();
+            return Ok(None);
+        }
+        for step in self.protocol.handle(message)? {
+            match step {
+                Step::Send(answer) => self.say(&answer),
+                Step::Publish(request) => {
+                    if let Some(end) = self.publish(&request)? {
+                        return Ok(Some(end));
+                    }
+                }
+                Step::Play(request) => {
+                    self.ctx.counters.refused_play.inc();
+                    let text = "playing by RTMP is not offered: use the viewer";
+                    return Ok(Some(self.refuse(&request, "NetStream.Play.Failed", text)));
+                }
+                Step::NoSuchApp { app, refusal } => {
+                    self.ctx.counters.refused_app.inc();
+                    info!(app, "refused: no such application");
+                    refusal.iter().for_each(|answer| self.say(answer));
+                    return Ok(Some(End::Refused));
+                }
+                Step::Unpublish => {
+                    info!("publisher ended");
+                    self.live = None;
+                    self.active = Instant::now();
+                }
+                Step::Ignored => self.ctx.counters.amf_ignored.inc(),
+            }
+        }
+        Ok(None)
+    }
+
+    fn publish(&mut self, request: &Request) -> Result<Option<End>, ConnectionError> {
+        let counters = &self.ctx.counters;
+        let id = match &request.name {
+            Ok(id) => id,
+            Err(error) => {
+                counters.refused_name.inc();
+                let text = error.to_string();
+                return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", &text)));
+            }
+        };
+        if self.live.is_some() {
+            counters.refused_name.inc();
+            let text = "this connection publishes already: open another one";
+            return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", text)));
+        }
+        let token = request.token.as_ref().map(protocol::Token::secret);
+        let caller = Caller { peer: self.peer, forwarded: false, token };
+        let grant = match self.ctx.guard.may_publish(&caller, id) {
+            Ok(grant) => grant,
+            Err(denied) => {
+                counters.refused_token.inc();
+                // Glasses look for this word and stop trying, which is right here and nowhere else.
+                let text = format!("Unauthorized: {denied}");
+                return Ok(Some(self.refuse(request, "NetStream.Publish.Denied", &text)));
+            }
+        };
+        let takeover = if grant.takeover { Takeover::Allowed } else { Takeover::Refused };
+        let publication = match self.ctx.streams.claim(id, takeover) {
+            Ok(publication) => publication,
+            Err(error) => {
+                match error {
+                    ClaimError::Taken(_) => counters.refused_taken.inc(),
+                    ClaimError::TooMany(_) => counters.refused_too_many_streams.inc(),
+                }
+                let text = error.to_string();
+                return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", &text)));
+            }
+        };
+        for answer in self.protocol.accept(request)? {
+            self.say(&answer);
+        }
+        let config = &self.ctx.config;
+        self.dechunker.set_limits(Limits {
+            max_message_bytes: config.max_message_bytes,
+            max_chunk_streams: config.max_chunk_streams,
+            max_partial_bytes: config.max_partial_bytes,
+        });
+        info!(stream = %id, who = grant.who, resumed = publication.resume().is_some(), "publisher began");
+        let session = Session::new(id.clone(), publication.resume(), Arrival::now().mono);
+        self.live = Some(Live { publication, session, audio_refused: false, announced: false });
+        self.active = Instant::now();
+        Ok(None)
+    }
+
+    fn media(
+        &mut self,
+        message: &Message,
+        arrived: Arrival,
+    ) -> Result<Option<End>, ConnectionError> {
+        let counters = &self.ctx.counters;
+        let Some(live) = self.live.as_mut() else { return Ok(None) };
+        let (time, payload) = (message.timestamp_ms, &message.payload);
+        let unit = if message.kind == kind::VIDEO {
+            live.session.video(time, payload, arrived)?.map(Unit::Video)
+        } else {
+            match live.session.audio(time, payload, arrived) {
+                Ok(unit) => unit.map(Unit::Audio),
+                Err(error) => {
+                    counters.audio_dropped.inc();
+                    if !std::mem::replace(&mut live.audio_refused, true) {
+                        warn!(%error, "audio is dropped; the video goes on");
+                    }
+                    None
+                }
+            }
+        };
+        let tally = live.session.take_tally();
+        counters.units_malformed.add(tally.malformed);
+        counters.time_jumps.add(tally.time_jumps);
+        let stream = live.publication.stream();
+        stream.counters.gaps.add(tally.gaps);
+        stream.counters.units_held.add(tally.held);
+        if !live.announced
+            && let Some(params) = live.session.params()
+        {
+            live.announced = true;
+            let (codec, width, height) = (params.codec.name(), params.width, params.height);
+            info!(stream = %stream.id, codec, width, height, "video");
+        }
+        match unit.map(|unit| live.publication.push(unit)) {
+            Some(Err(Displaced)) => Ok(Some(self.displaced())),
+            Some(Ok(())) | None => Ok(None),
+        }
+    }
+
+    fn refuse(&mut self, request: &Request, code: &str, text: &str) -> End {
+        info!(code, text, "refused");
+        for answer in self.protocol.refuse(request, code, text) {
+            self.say(&answer);
+        }
+        End::Refused
+    }
+
+    fn displaced(&mut self) -> End {
+        self.ctx.counters.displaced.inc();
+        self.tell("error", "NetStream.Publish.BadName", &Displaced.to_string());
+        End::Displaced
+    }
+
+    fn tell(&mut self, level: &str, code: &str, text: &str) {
+        let told = self.protocol.publish_status(level, code, text);
+        told.iter().for_each(|message| self.say(message));
+    }
+
+    fn say(&mut self, message: &Message) {
+        // Control messages belong on chunk stream 2 (5.3.1); commands and statuses go on one each.
+        let csid = match (message.kind, message.stream) {
+            (kind::SET_CHUNK_SIZE..=kind::SET_PEER_BANDWIDTH, _) => 2,
+            (_, 0) => 3,
+            _ => 5,
+        };
+        write_message(&mut self.output, csid, message, protocol::CHUNK_SIZE);
+    }
+
+    async fn flush(&mut self) -> Result<(), ConnectionError> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let patience = Duration::from_secs(self.ctx.config.handshake_timeout_s);
+        match timeout(patience, self.socket.write_all(&self.output)).await {
+            Ok(written) => written?,
+            Err(_) => return Err(ConnectionError::WriteTimeout(patience)),
+        }
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Writes what is left to say and lets the peer read it: a socket closed with unread input resets the
+    /// connection and takes our last words with it.
+    async fn farewell(&mut self) {
+        let parting = async {
+            self.flush().await?;
+            self.socket.shutdown().await?;
+            loop {
+                self.input.clear();
+                self.input.reserve(READ_BYTES);
+                if self.socket.read_buf(&mut self.input).await? == 0 {
+                    return Ok::<(), ConnectionError>(());
+                }
+            }
+        };
+        // Whatever goes wrong here, the connection is over.
+        let _ = timeout(LINGER, parting).await;
+    }
+
+    fn count_cut_messages(&self) {
+        let unfinished = u64::from(self.dechunker.under_way() > 0);
+        self.ctx.counters.messages_cut.add(self.dechunker.cut() + unfinished);
+    }
+}
+
+/// Waits for `token`; for ever without one.
+async fn cancelled(token: Option<CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl ConnectionError {
+    /// Counts it under its own name.
+    fn count(&self, counters: &IngestCounters) {
+        let counter = match self {
+            Self::Handshake(_) => &counters.handshake_failed,
+            Self::HandshakeTimeout(_) => &counters.handshake_timeouts,
+            Self::Idle(_) => &counters.idle_timeouts,
+            Self::WriteTimeout(_) => &counters.write_timeouts,
+            Self::Chunk(DechunkError::MessageTooLarge { .. })
+            | Self::Protocol(ProtocolError::CommandTooLarge(_)) => &counters.message_too_large,
+            Self::Chunk(DechunkError::TooManyChunkStreams(_)) => &counters.too_many_chunk_streams,
+            Self::Chunk(DechunkError::TooMuchUnderWay(_)) => &counters.too_much_under_way,
+            Self::Chunk(_) => &counters.bad_chunk,
+            Self::Protocol(ProtocolError::Amf(AmfError::TooDeep(_))) => &counters.amf_too_deep,
+            Self::Protocol(ProtocolError::Amf(AmfError::StringTooLong { .. })) => {
+                &counters.amf_string_too_long
+            }
+            Self::Protocol(ProtocolError::Amf(_)) => &counters.amf_broken,
+            Self::Protocol(ProtocolError::SessionPanicked) => &counters.rml_panics,
+            Self::Protocol(ProtocolError::Session(_) | ProtocolError::TooManyStreams) => {
+                &counters.rml_errors
+            }
+            Self::Media(_) => &counters.refused_video,
+            Self::Io(_) => return,
+        };
+        counter.inc();
+    }
+}

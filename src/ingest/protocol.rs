@@ -1,0 +1,447 @@
+//! The RTMP conversation of one connection (pure): whole messages in, answers and requests out. It judges nobody and
+//! moves no media; `rml_rtmp`'s server session keeps the state of connect, createStream, publish and play.
+//!
+//! That session gets commands only, each checked by `amf` and handed over as a single chunk, because it mishandles
+//! interleaved chunks, unbounded nesting, commands of fewer than three values and metadata of fewer than two.
+//! A panic in it is caught all the same and ends the connection.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::{Bytes, BytesMut};
+use rml_amf0::Amf0Value;
+use rml_rtmp::sessions::{
+    ServerSession, ServerSessionConfig, ServerSessionError, ServerSessionEvent, ServerSessionResult,
+};
+
+use super::amf::{AmfError, AmfLimits, check_command, check_values};
+use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
+use crate::media::StreamId;
+use crate::media::unit::BadStreamName;
+
+/// The application every stream is under, as in `rtmp://host/live/<stream>`.
+pub const APP: &str = "live";
+/// The stream that is meant when a URL names none.
+pub const DEFAULT_STREAM: &str = "stream";
+/// Size of the chunks we send, bytes.
+pub const CHUNK_SIZE: usize = 4096;
+/// A command is a few hundred bytes; its parsed form takes up to sixty times its size.
+const MAX_COMMAND_BYTES: usize = 64 << 10;
+/// createStream makes the session remember something for good, so there must be an end.
+const MAX_CREATED_STREAMS: u32 = 1024;
+/// We acknowledge at least so often, bytes, whether asked to or not: some publishers stop without.
+const ACK_WINDOW: u32 = 2_500_000;
+
+/// What a message leads to.
+#[derive(Debug)]
+pub enum Step {
+    Send(Message),
+    /// The peer wants to publish; answer by [`Protocol::accept`] or [`Protocol::refuse`].
+    Publish(Request),
+    /// The peer wants to play; answer by [`Protocol::refuse`] while there is nothing to play.
+    Play(Request),
+    /// The peer asked for an application that is not here; the refusal is for it, then close.
+    NoSuchApp {
+        app: String,
+        refusal: Vec<Message>,
+    },
+    Unpublish,
+    /// Passed over; worth a count.
+    Ignored,
+}
+
+/// A request to publish or play.
+#[derive(Debug)]
+pub struct Request {
+    /// Number the session knows it by.
+    id: u32,
+    /// Message stream id.
+    stream: u32,
+    pub name: Result<StreamId, BadStreamName>,
+    pub token: Option<Token>,
+}
+
+/// A credential; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Why a conversation cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    #[error(transparent)]
+    Amf(#[from] AmfError),
+    #[error("a command of {0} bytes is over the limit of {MAX_COMMAND_BYTES}")]
+    CommandTooLarge(usize),
+    #[error("more than {MAX_CREATED_STREAMS} streams created on one connection")]
+    TooManyStreams,
+    #[error("the RTMP session refused what the peer said: {0}")]
+    Session(String),
+    #[error("the RTMP session panicked over what the peer said")]
+    SessionPanicked,
+}
+
+pub struct Protocol {
+    session: ServerSession,
+    /// Takes the session's answers apart again, so that ours and its go out through one writer.
+    answers: Dechunker,
+    limits: AmfLimits,
+    app: String,
+    connect_token: Option<Token>,
+    /// Message stream id of the accepted publication.
+    publishing: Option<u32>,
+    created_streams: u32,
+    ack_window: u32,
+    received: u64,
+    acknowledged: u64,
+}
+
+impl std::fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Protocol").field("publishing", &self.publishing).finish_non_exhaustive()
+    }
+}
+
+impl Protocol {
+    /// A conversation, and what the server says first.
+    pub fn new(limits: AmfLimits) -> Result<(Self, Vec<Message>), ProtocolError> {
+        let mut config = ServerSessionConfig::new();
+        config.window_ack_size = ACK_WINDOW;
+        config.peer_bandwidth = ACK_WINDOW;
+        config.chunk_size = CHUNK_SIZE as u32;
+        config.send_on_bw_done_message_on_start = false;
+        let (session, greeting) = ServerSession::new(config).map_err(refused)?;
+        let any = Limits {
+            max_message_bytes: usize::MAX,
+            max_chunk_streams: usize::MAX,
+            max_partial_bytes: usize::MAX,
+        };
+        let mut protocol = Self {
+            session,
+            answers: Dechunker::new(any),
+            limits,
+            app: String::new(),
+            connect_token: None,
+            publishing: None,
+            created_streams: 0,
+            ack_window: ACK_WINDOW,
+            received: 0,
+            acknowledged: 0,
+        };
+        let steps = protocol.steps(greeting, 0)?;
+        // From here on every message is one chunk to the session.
+        let size = Bytes::copy_from_slice(&(MAX_COMMAND_BYTES as u32).to_be_bytes());
+        protocol.tell_session(kind::SET_CHUNK_SIZE, 0, size)?;
+        let mut greeting = vec![Message {
+            kind: kind::SET_CHUNK_SIZE,
+            stream: 0,
+            timestamp_ms: 0,
+            payload: Bytes::copy_from_slice(&(CHUNK_SIZE as u32).to_be_bytes()),
+        }];
+        greeting.extend(steps.into_iter().filter_map(|step| match step {
+            Step::Send(message) => Some(message),
+            _ => None,
+        }));
+        Ok((protocol, greeting))
+    }
+
+    /// The message stream whose audio and video are to be taken.
+    pub fn publishing(&self) -> Option<u32> {
+        self.publishing
+    }
+
+    /// Counts received bytes; an acknowledgement when one is due.
+    pub fn received(&mut self, bytes: usize) -> Option<Message> {
+        self.received += bytes as u64;
+        if self.received - self.acknowledged < u64::from(self.ack_window) {
+            return None;
+        }
+        self.acknowledged = self.received;
+        // The sequence number is the bytes so far, and wraps (5.4.3).
+        let payload = Bytes::copy_from_slice(&(self.received as u32).to_be_bytes());
+        Some(Message { kind: kind::ACKNOWLEDGEMENT, stream: 0, timestamp_ms: 0, payload })
+    }
+
+    /// Takes any message but the audio and video of the publication.
+    pub fn handle(&mut self, message: &Message) -> Result<Vec<Step>, ProtocolError> {
+        match message.kind {
+            kind::COMMAND_AMF0 => self.command(message, &message.payload),
+            kind::COMMAND_AMF3 => {
+                // AMF3 commands are AMF0 behind a byte of format, which some leave out.
+                let body = &message.payload;
+                self.command(message, &body.slice(usize::from(body.first() == Some(&0))..))
+            }
+            kind::DATA_AMF0 | kind::DATA_AMF3 => {
+                // Size and codec come from the stream itself; nobody here reads metadata.
+                let sound = check_values(&message.payload, self.limits).is_ok();
+                Ok(if sound { Vec::new() } else { vec![Step::Ignored] })
+            }
+            kind::WINDOW_ACK_SIZE => {
+                if let Some(size) = message.payload.first_chunk().map(|b| u32::from_be_bytes(*b)) {
+                    // A window of a few bytes would have us answer every packet.
+                    self.ack_window = size.clamp(16 << 10, ACK_WINDOW);
+                }
+                Ok(Vec::new())
+            }
+            kind::USER_CONTROL => Ok(ping_answer(&message.payload).into_iter().collect()),
+            kind::SET_CHUNK_SIZE
+            | kind::ABORT
+            | kind::ACKNOWLEDGEMENT
+            | kind::SET_PEER_BANDWIDTH => Ok(Vec::new()),
+            _ => Ok(vec![Step::Ignored]),
+        }
+    }
+
+    /// Accepts a request to publish; what to answer.
+    pub fn accept(&mut self, request: &Request) -> Result<Vec<Message>, ProtocolError> {
+        let id = request.id;
+        let answers = self.ask_session(|session| session.accept_request(id))?;
+        self.publishing = Some(request.stream);
+        Ok(sent(self.steps(answers, request.stream)?))
+    }
+
+    /// Refuses a request; what to answer.
+    pub fn refuse(&mut self, request: &Request, code: &str, text: &str) -> Vec<Message> {
+        let id = request.id;
+        // Its own refusal is an `_error` that librtmp passes over; an error status is what the others send.
+        if let Ok(answers) = self.ask_session(|session| session.reject_request(id, code, text)) {
+            let _ = self.steps(answers, request.stream);
+        }
+        status(request.stream, "error", code, text).into_iter().collect()
+    }
+
+    /// Tells the publisher how its publication fares; nothing when there is none.
+    pub fn publish_status(&self, level: &str, code: &str, text: &str) -> Option<Message> {
+        status(self.publishing?, level, code, text)
+    }
+
+    fn command(&mut self, message: &Message, body: &Bytes) -> Result<Vec<Step>, ProtocolError> {
+        if body.len() > MAX_COMMAND_BYTES {
+            return Err(ProtocolError::CommandTooLarge(body.len()));
+        }
+        let name = match check_command(body, self.limits) {
+            Ok(name) => name,
+            Err(AmfError::NotACommand) => return Ok(vec![Step::Ignored]),
+            Err(error) => return Err(error.into()),
+        };
+        match name {
+            "createStream" => {
+                self.created_streams += 1;
+                if self.created_streams > MAX_CREATED_STREAMS {
+                    return Err(ProtocolError::TooManyStreams);
+                }
+            }
+            "connect" => self.connect_token = tc_url(body).as_deref().and_then(token),
+            "FCUnpublish" if self.publishing.is_some() => return Ok(self.unpublish()),
+            // It names its stream by the message's own stream id, which the session does not look at.
+            "closeStream" if self.publishing == Some(message.stream) => return Ok(self.unpublish()),
+            _ => {}
+        }
+        let answers = self.tell_session(kind::COMMAND_AMF0, message.stream, body.clone())?;
+        self.steps(answers, message.stream)
+    }
+
+    fn unpublish(&mut self) -> Vec<Step> {
+        let text = "publication ended";
+        let told = self.publish_status("status", "NetStream.Unpublish.Success", text);
+        self.publishing = None;
+        told.map(Step::Send).into_iter().chain([Step::Unpublish]).collect()
+    }
+
+    fn tell_session(
+        &mut self,
+        kind: u8,
+        stream: u32,
+        payload: Bytes,
+    ) -> Result<Vec<ServerSessionResult>, ProtocolError> {
+        let mut chunk = Vec::with_capacity(payload.len() + 12);
+        let chunk_size = if kind == kind::SET_CHUNK_SIZE { 128 } else { MAX_COMMAND_BYTES };
+        let message = Message { kind, stream, timestamp_ms: 0, payload };
+        write_message(&mut chunk, 3, &message, chunk_size);
+        self.ask_session(|session| session.handle_input(&chunk))
+    }
+
+    /// Calls the session; its panics become errors. It is not used again after one.
+    fn ask_session(
+        &mut self,
+        ask: impl FnOnce(&mut ServerSession) -> Result<Vec<ServerSessionResult>, ServerSessionError>,
+    ) -> Result<Vec<ServerSessionResult>, ProtocolError> {
+        match catch_unwind(AssertUnwindSafe(|| ask(&mut self.session))) {
+            Ok(answer) => answer.map_err(refused),
+            Err(_) => Err(ProtocolError::SessionPanicked),
+        }
+    }
+
+    /// Turns the session's answers to a message on `stream` into steps.
+    fn steps(
+        &mut self,
+        answers: Vec<ServerSessionResult>,
+        stream: u32,
+    ) -> Result<Vec<Step>, ProtocolError> {
+        let mut steps = Vec::new();
+        for answer in answers {
+            match answer {
+                ServerSessionResult::OutboundResponse(packet) => {
+                    let mut bytes = BytesMut::from(&packet.bytes[..]);
+                    while let Some(message) = self.answers.next(&mut bytes).map_err(unreadable)? {
+                        if message.kind != kind::SET_CHUNK_SIZE {
+                            steps.push(Step::Send(message));
+                        }
+                    }
+                }
+                ServerSessionResult::RaisedEvent(event) => self.event(event, stream, &mut steps)?,
+                ServerSessionResult::UnhandleableMessageReceived(_) => steps.push(Step::Ignored),
+            }
+        }
+        Ok(steps)
+    }
+
+    fn event(
+        &mut self,
+        event: ServerSessionEvent,
+        stream: u32,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), ProtocolError> {
+        match event {
+            ServerSessionEvent::ConnectionRequested { request_id, app_name } => {
+                let (app, _) = split_query(&app_name);
+                let first = app.split('/').find(|part| !part.is_empty());
+                // Some clients take the whole path of a short URL for the stream and send an empty application.
+                if first.is_none_or(|first| first == APP) {
+                    self.app = app_name;
+                    let answers = self.ask_session(|s| s.accept_request(request_id))?;
+                    steps.extend(self.steps(answers, stream)?);
+                } else {
+                    let app: String = app.chars().take(80).collect();
+                    let text =
+                        format!("no application {app:?} here: use rtmp://host/{APP}/<stream>");
+                    let code = "NetConnection.Connect.InvalidApp";
+                    let answers =
+                        self.ask_session(|s| s.reject_request(request_id, code, &text))?;
+                    let refusal = sent(self.steps(answers, stream)?);
+                    steps.push(Step::NoSuchApp { app, refusal });
+                }
+            }
+            ServerSessionEvent::PublishStreamRequested { request_id, stream_key, .. } => {
+                steps.push(Step::Publish(self.request(request_id, stream, &stream_key)));
+            }
+            ServerSessionEvent::PlayStreamRequested { request_id, stream_key, .. } => {
+                steps.push(Step::Play(self.request(request_id, stream, &stream_key)));
+            }
+            ServerSessionEvent::PublishStreamFinished { .. } if self.publishing.is_some() => {
+                steps.extend(self.unpublish());
+            }
+            ServerSessionEvent::UnhandleableAmf0Command {
+                command_name, transaction_id, ..
+            } => match command_name.as_str() {
+                "releaseStream" | "FCPublish" | "_checkbw" => {
+                    steps.extend(result(transaction_id).map(Step::Send));
+                }
+                _ => steps.push(Step::Ignored),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn request(&self, id: u32, stream: u32, key: &str) -> Request {
+        let (app, _) = split_query(&self.app);
+        let (name, _) = split_query(key);
+        let token = token(key).or_else(|| token(&self.app)).or_else(|| self.connect_token.clone());
+        Request { id, stream, name: stream_name(app, name), token }
+    }
+}
+
+/// The stream's name out of application and key. Clients split a URL's path between the two at different slashes,
+/// so only the whole of it counts: `live/<name>`, or `live` alone for the default stream.
+fn stream_name(app: &str, key: &str) -> Result<StreamId, BadStreamName> {
+    let mut parts = app.split('/').chain(key.split('/')).filter(|part| !part.is_empty());
+    let first = parts.next().unwrap_or_default();
+    let rest: Vec<_> = parts.collect();
+    match (first == APP, rest.is_empty()) {
+        (true, true) => StreamId::new(DEFAULT_STREAM),
+        (true, false) => StreamId::new(&rest.join("/")),
+        (false, _) => StreamId::new(&format!("{app}/{key}")),
+    }
+}
+
+fn split_query(text: &str) -> (&str, &str) {
+    text.split_once('?').unwrap_or((text, ""))
+}
+
+/// The value of `token` in the query of `text`.
+fn token(text: &str) -> Option<Token> {
+    let (_, query) = split_query(text);
+    let pairs = query.split(['&', '?']).filter_map(|pair| pair.split_once('='));
+    let value = pairs.filter(|(key, _)| *key == "token").map(|(_, value)| value).next_back()?;
+    // With the token in the application, a client may append the stream's path behind it.
+    let value = value.split('/').next().unwrap_or_default();
+    (!value.is_empty()).then(|| Token(value.to_owned()))
+}
+
+/// tcUrl of a connect command that passed its check.
+fn tc_url(body: &[u8]) -> Option<String> {
+    let values = rml_amf0::deserialize(&mut &body[..]).ok()?;
+    let properties = values.into_iter().nth(2)?.get_object_properties()?;
+    properties.into_iter().find(|(key, _)| key == "tcUrl").and_then(|(_, v)| v.get_string())
+}
+
+fn sent(steps: Vec<Step>) -> Vec<Message> {
+    let messages = steps.into_iter().filter_map(|step| match step {
+        Step::Send(message) => Some(message),
+        _ => None,
+    });
+    messages.collect()
+}
+
+fn refused(error: ServerSessionError) -> ProtocolError {
+    ProtocolError::Session(error.to_string())
+}
+
+fn unreadable(error: DechunkError) -> ProtocolError {
+    ProtocolError::Session(error.to_string())
+}
+
+/// User control events 6 and 7 (7.1.7): the answer gives the same time back.
+fn ping_answer(payload: &[u8]) -> Option<Step> {
+    let time = payload.strip_prefix(&[0, 6])?.first_chunk::<4>()?;
+    let payload = Bytes::from([&[0, 7][..], time].concat());
+    Some(Step::Send(Message { kind: kind::USER_CONTROL, stream: 0, timestamp_ms: 0, payload }))
+}
+
+/// An empty `_result` to a call that wants one.
+fn result(transaction: f64) -> Option<Message> {
+    if transaction == 0.0 {
+        return None;
+    }
+    let name = Amf0Value::Utf8String("_result".into());
+    command(0, vec![name, Amf0Value::Number(transaction), Amf0Value::Null, Amf0Value::Undefined])
+}
+
+fn status(stream: u32, level: &str, code: &str, text: &str) -> Option<Message> {
+    let text: String = text.chars().take(1000).collect();
+    let pairs = [("level", level), ("code", code), ("description", &text)];
+    let info = pairs.map(|(k, v)| (k.to_owned(), Amf0Value::Utf8String(v.to_owned())));
+    let name = Amf0Value::Utf8String("onStatus".into());
+    let info = Amf0Value::Object(info.into_iter().collect());
+    command(stream, vec![name, Amf0Value::Number(0.0), Amf0Value::Null, info])
+}
+
+fn command(stream: u32, values: Vec<Amf0Value>) -> Option<Message> {
+    let payload = rml_amf0::serialize(&values).ok()?.into();
+    Some(Message { kind: kind::COMMAND_AMF0, stream, timestamp_ms: 0, payload })
+}
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

@@ -1,0 +1,171 @@
+//! The RTMP listener: accepts within the limits, gives each connection a task, waits for them at the end. What is
+//! said on a connection is `connection`'s business.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::connection;
+use super::counters::IngestCounters;
+use crate::auth::{Caller, Denied, Grant, Guard, Right};
+use crate::config::Ingest;
+use crate::media::{StreamId, Streams};
+
+/// Who judges publishers; the [`Guard`] except in tests.
+pub trait Gate: fmt::Debug + Send + Sync {
+    fn may_publish(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied>;
+}
+
+impl Gate for Guard {
+    fn may_publish(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied> {
+        self.check(caller, Right::Publish, Some(stream))
+    }
+}
+
+/// What the front door works with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub streams: Arc<Streams>,
+    pub guard: Arc<dyn Gate>,
+    pub config: Ingest,
+    pub counters: Arc<IngestCounters>,
+}
+
+/// Serves RTMP publishers until `shutdown`, and ends streams whose publisher stayed away over the grace time.
+/// Returns when the last connection has ended.
+pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToken) {
+    let ctx = Arc::new(ctx);
+    let addresses = Addresses::default();
+    let mut tasks = JoinSet::new();
+    let mut sweep = tokio::time::interval(Duration::from_secs(1));
+    let mut back_off = MIN_BACK_OFF;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(ended) = tasks.join_next() => note_panic(&ctx, ended),
+            _ = sweep.tick() => ctx.streams.sweep(Instant::now()),
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => {
+                    back_off = MIN_BACK_OFF;
+                    admit(socket, peer, &ctx, &addresses, &mut tasks, &shutdown);
+                }
+                Err(error) => {
+                    ctx.counters.accept_errors.inc();
+                    warn!(%error, "cannot accept an RTMP connection; trying again");
+                    tokio::time::sleep(back_off).await;
+                    back_off = (back_off * 2).min(MAX_BACK_OFF);
+                }
+            },
+        }
+    }
+    drop(listener);
+    while let Some(ended) = tasks.join_next().await {
+        note_panic(&ctx, ended);
+    }
+}
+
+const MIN_BACK_OFF: Duration = Duration::from_millis(20);
+const MAX_BACK_OFF: Duration = Duration::from_secs(1);
+
+/// Starts a connection's task, or closes the socket at once: over a limit a prompt end tells the peer more than a
+/// wait in the backlog would, and leaves the backlog to others.
+fn admit(
+    socket: TcpStream,
+    peer: SocketAddr,
+    ctx: &Arc<Context>,
+    addresses: &Addresses,
+    tasks: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) {
+    while let Some(ended) = tasks.try_join_next() {
+        note_panic(ctx, ended);
+    }
+    let counters = &ctx.counters;
+    let limits = &ctx.config;
+    if tasks.len() >= limits.max_connections {
+        counters.refused_connections.inc();
+        debug!(%peer, limit = limits.max_connections, "refused: ingest.max_connections");
+        return;
+    }
+    let address = peer.ip().to_canonical();
+    let Some(seat) = addresses.enter(address, limits.max_connections_per_address) else {
+        counters.refused_connections_per_address.inc();
+        let limit = limits.max_connections_per_address;
+        debug!(%peer, limit, "refused: ingest.max_connections_per_address");
+        return;
+    };
+    counters.connections.inc();
+    // Answers are small and late ones delay a publisher's start.
+    if let Err(error) = socket.set_nodelay(true) {
+        debug!(%peer, %error, "no TCP_NODELAY");
+    }
+    let span = info_span!("rtmp", %peer);
+    let (ctx, shutdown) = (Arc::clone(ctx), shutdown.clone());
+    let task = async move {
+        let _seat = seat;
+        match connection::serve(socket, address, &ctx, &shutdown).await {
+            Ok(end) => debug!(?end, "connection ended"),
+            Err(error) => info!(%error, "connection ended"),
+        }
+    };
+    tasks.spawn(task.instrument(span));
+}
+
+fn note_panic(ctx: &Context, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        ctx.counters.connection_panics.inc();
+        warn!(%error, "a connection's task panicked; the others go on");
+    }
+}
+
+/// How many connections each address has.
+#[derive(Debug, Clone, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection counted; given back by dropping it.
+#[derive(Debug)]
+struct AddressSeat {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn enter(&self, address: IpAddr, limit: usize) -> Option<AddressSeat> {
+        let mut all = self.0.lock();
+        let n = all.entry(address).or_insert(0);
+        if *n >= limit {
+            return None;
+        }
+        *n += 1;
+        Some(AddressSeat { addresses: self.clone(), address })
+    }
+}
+
+impl Drop for AddressSeat {
+    fn drop(&mut self) {
+        let mut all = self.addresses.0.lock();
+        if let Some(n) = all.get_mut(&self.address) {
+            *n -= 1;
+            if *n == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// True for errors that only say the peer is gone.
+pub(super) fn is_hangup(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
+}

@@ -1,0 +1,175 @@
+//! H.265 facts that need no decoding (pure): picture size and random access points. It decodes no picture.
+//!
+//! Syntax after Rec. ITU-T H.265 7.3; the configuration record after ISO/IEC 14496-15 8.3.3.
+
+use bytes::Bytes;
+
+use super::bits::{BitReader, unescape};
+use super::nal::{BrokenLengths, ParamsError, picture_size, split};
+use super::unit::{VideoCodec, VideoParams};
+
+const NAME: &str = "H.265";
+const MAX_SET_BYTES: usize = 4096;
+const NAL_SPS: u8 = 33;
+
+/// What an access unit is, from the headers of its NAL units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HevcUnit {
+    /// It has an IRAP picture (types 16 to 23: BLA, IDR, CRA): decoding can begin here.
+    pub irap: bool,
+    /// It has a coded picture at all.
+    pub picture: bool,
+    /// Displayed size in pixels of a sequence parameter set in it.
+    pub size: Option<(u32, u32)>,
+}
+
+/// Reads an hvcC record.
+pub fn parse_record(record: &Bytes) -> Result<VideoParams, ParamsError> {
+    let broken = ParamsError::Broken(NAME);
+    let header: &[u8; 23] = record.first_chunk().ok_or(broken.clone())?;
+    if header[0] != 1 {
+        return Err(ParamsError::Version(NAME, header[0]));
+    }
+    let nal_length_size = (header[21] & 3) + 1;
+    if nal_length_size == 3 {
+        return Err(ParamsError::LengthSize);
+    }
+    let mut size = None;
+    let mut rest = &record[23..];
+    for _ in 0..header[22] {
+        let (head, mut after) = rest.split_at_checked(3).ok_or(broken.clone())?;
+        for _ in 0..u16::from_be_bytes([head[1], head[2]]) {
+            let (length, tail) = after.split_at_checked(2).ok_or(broken.clone())?;
+            let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+            let (nal, tail) = tail.split_at_checked(length).ok_or(broken.clone())?;
+            if head[0] & 0x3F == NAL_SPS && size.is_none() {
+                size = Some(parse_sps(nal)?);
+            }
+            after = tail;
+        }
+        rest = after;
+    }
+    let (width, height) = size.ok_or(ParamsError::NoSps(NAME))?;
+    let record = record.clone();
+    Ok(VideoParams { codec: VideoCodec::H265, width, height, record, nal_length_size })
+}
+
+/// Looks through an access unit.
+pub fn look(data: &[u8], nal_length_size: u8) -> Result<HevcUnit, BrokenLengths> {
+    let mut found = HevcUnit::default();
+    for nal in split(data, nal_length_size) {
+        let nal = nal?;
+        match nal[0] >> 1 & 0x3F {
+            kind @ 0..=31 => {
+                found.picture = true;
+                found.irap |= (16..24).contains(&kind);
+            }
+            NAL_SPS => found.size = parse_sps(nal).ok().or(found.size),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Displayed size in pixels out of a sequence parameter set NAL unit (7.3.2.2.1).
+pub fn parse_sps(nal: &[u8]) -> Result<(u32, u32), ParamsError> {
+    if !(2..=MAX_SET_BYTES).contains(&nal.len()) || nal[0] >> 1 & 0x3F != NAL_SPS {
+        return Err(ParamsError::Broken(NAME));
+    }
+    let payload = unescape(&nal[2..], MAX_SET_BYTES);
+    let (coded, crop) = read_sps(&mut BitReader::new(&payload)).ok_or(ParamsError::Broken(NAME))?;
+    picture_size(coded, crop, NAME)
+}
+
+type Size = (u64, u64);
+
+fn read_sps(r: &mut BitReader<'_>) -> Option<(Size, Size)> {
+    r.skip(4)?;
+    let sub_layers = r.bits(3).filter(|n| *n <= 6)?;
+    r.skip(1)?;
+    skip_profile_tier_level(r, sub_layers)?;
+    let _id = r.ue()?;
+    let chroma = r.ue().filter(|c| *c <= 3)?;
+    let separate_colour_plane = chroma == 3 && r.flag()?;
+    let coded = (u64::from(r.ue()?), u64::from(r.ue()?));
+    let mut crop = (0, 0);
+    if r.flag()? {
+        let [left, right, top, bottom] = [r.ue()?, r.ue()?, r.ue()?, r.ue()?].map(u64::from);
+        // SubWidthC and SubHeightC, table 6-1.
+        let (unit_x, unit_y) = match (chroma, separate_colour_plane) {
+            (1, _) => (2, 2),
+            (2, _) => (2, 1),
+            _ => (1, 1),
+        };
+        crop = ((left + right) * unit_x, (top + bottom) * unit_y);
+    }
+    Some((coded, crop))
+}
+
+/// 7.3.3: 88 bits of profile and 8 of level, then what each sub-layer says of its own.
+fn skip_profile_tier_level(r: &mut BitReader<'_>, sub_layers: u32) -> Option<()> {
+    r.skip(96)?;
+    let mut present = Vec::new();
+    for _ in 0..sub_layers {
+        present.push((r.flag()?, r.flag()?));
+    }
+    if sub_layers > 0 {
+        r.skip(2 * (8 - sub_layers as usize))?;
+    }
+    for (profile, level) in present {
+        r.skip(if profile { 88 } else { 0 } + if level { 8 } else { 0 })?;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The SPS of `ffmpeg -f lavfi -i testsrc=size=426x240 -c:v libx265`: 432x240 coded, cropped to 426x240.
+    const SPS: &[u8] = include_bytes!("../../tests/data/ingest/x265-426x240.sps");
+
+    fn record(sps: &[u8]) -> Bytes {
+        let mut out = vec![1; 1];
+        out.extend([0; 20]);
+        out.extend([0xFF, 1, 0x21, 0, 1]);
+        out.extend((sps.len() as u16).to_be_bytes());
+        out.extend(sps);
+        out.into()
+    }
+
+    #[test]
+    fn the_size_is_the_cropped_one() {
+        assert_eq!(parse_sps(SPS), Ok((426, 240)));
+        let params = parse_record(&record(SPS)).unwrap();
+        assert_eq!((params.width, params.height, params.nal_length_size), (426, 240, 4));
+    }
+
+    #[test]
+    fn cut_records_are_refused_at_every_length() {
+        let whole = record(SPS);
+        for len in 0..whole.len() {
+            assert!(parse_record(&whole.slice(..len)).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn random_access_points() {
+        let unit = |kind: u8| [0, 0, 0, 3, kind << 1, 1, 0x80];
+        assert!(look(&unit(19), 4).unwrap().irap);
+        assert!(look(&unit(21), 4).unwrap().irap);
+        let trail = look(&unit(1), 4).unwrap();
+        assert!(trail.picture && !trail.irap);
+        assert!(!look(&unit(35), 4).unwrap().picture);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_sps(&[&[NAL_SPS << 1, 1][..], &data].concat());
+            let _ = parse_record(&[&[1][..], &data].concat().into());
+            let _ = look(&data, 4);
+        }
+    }
+}
