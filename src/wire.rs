@@ -215,7 +215,7 @@ pub fn lagged(dropped: u64) -> Bytes {
 }
 
 /// What a node is and has, retained on MQTT. Addresses carry no credentials.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NodeStatus {
     pub version: String,
     /// The board's name as `spotter probe` shows it.
@@ -229,7 +229,7 @@ pub struct NodeStatus {
     pub config: ConfigState,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DecoderInUse {
     pub stream: String,
     pub decoder: String,
@@ -238,14 +238,14 @@ pub struct DecoderInUse {
 }
 
 /// `host:port` each; empty when that door is closed.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Addresses {
     pub rtmp: String,
     pub websocket: String,
     pub mqtt: String,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Capacity {
     pub max_streams: usize,
     pub streams: usize,
@@ -253,7 +253,7 @@ pub struct Capacity {
     pub detections_per_s: Option<f64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ConfigState {
     /// Empty: built-in defaults.
     pub file: String,
