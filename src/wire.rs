@@ -224,6 +224,8 @@ pub struct NodeStatus {
     pub decoders: Vec<DecoderInUse>,
     /// Absent until a detector is open.
     pub detector: Option<DetectorInfo>,
+    /// Why there is none, or why the one before failed.
+    pub detector_error: Option<String>,
     pub addresses: Addresses,
     pub capacity: Capacity,
     pub config: ConfigState,
@@ -431,6 +433,7 @@ mod tests {
                 library: "2.17.1".into(),
                 refusals: vec![],
             }),
+            detector_error: None,
             addresses: Addresses {
                 rtmp: "0.0.0.0:1935".into(),
                 websocket: "0.0.0.0:8765".into(),

@@ -66,6 +66,7 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
         board: "test".into(),
         decoders: vec![],
         detector: None,
+        detector_error: None,
         addresses: Addresses::default(),
         capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
         config: ConfigState { file: String::new(), error: None },
