@@ -229,8 +229,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
 /// Sends the status if it says something new.
 fn publish(to: &watch::Sender<Option<Arc<NodeStatus>>>, status: NodeStatus) {
     to.send_if_modified(|old| {
-        let text = |s: &NodeStatus| serde_json::to_string(s).ok();
-        let differs = old.as_deref().and_then(text) != text(&status);
+        let differs = old.as_deref() != Some(&status);
         if differs {
             *old = Some(Arc::new(status));
         }

@@ -42,6 +42,7 @@ pub(super) fn status(
         board: who.board.model.clone(),
         decoders: in_use.collect(),
         detector: detector.info.clone(),
+        detector_error: detector.error.clone(),
         addresses: who.addresses.clone(),
         capacity: Capacity {
             max_streams: who.max_streams,

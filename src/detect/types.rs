@@ -57,7 +57,7 @@ pub struct Detections {
 }
 
 /// What a detector says of itself wherever a user looks.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DetectorInfo {
     /// "tflite-xnnpack", "tflite-delegate", "fake".
     pub backend: String,

@@ -1,0 +1,520 @@
+//! The exit to MQTT against mosquitto's clients and mosquitto's broker. Skips, out loud, what needs a program that
+//! is not installed.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use spotter::auth::Guard;
+use spotter::config;
+use spotter::detect::{BBox, Detection, Detections, Timings};
+use spotter::media::stream::{StreamLimits, Takeover};
+use spotter::media::{MediaTime, StreamId, Streams};
+use spotter::mqtt::{self, LinkState};
+use spotter::wire::{Addresses, Capacity, ConfigState, Encoded, Load, NodeStats, NodeStatus};
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Whether `programs` are there; says so when not.
+fn have(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|p| {
+            let dirs = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+            !dirs.split(':').any(|d| Path::new(d).join(p).exists())
+        })
+        .collect();
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: {missing:?} not installed");
+    }
+    missing.is_empty()
+}
+
+/// One node's exit to MQTT, running.
+struct Node {
+    _dir: tempfile::TempDir,
+    ctx: mqtt::Context,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), mqtt::MqttError>>,
+    /// The embedded broker's door.
+    port: u16,
+}
+
+async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let (guard, _) = Guard::open(dir.path(), &config::Auth::default()).unwrap();
+    let mut config = config::Mqtt {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        stats_interval_s: 1,
+        ..config::Mqtt::default()
+    };
+    change(&mut config);
+    let limits =
+        StreamLimits { max_streams: 4, gop_budget_bytes: 1000, grace: Duration::from_secs(30) };
+    let status = NodeStatus {
+        version: "0.1.0".into(),
+        board: "test".into(),
+        decoders: vec![],
+        detector: None,
+        detector_error: None,
+        addresses: Addresses::default(),
+        capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
+        config: ConfigState { file: String::new(), error: None },
+    };
+    let stats = || NodeStats {
+        uptime_s: 1,
+        load: Load::default(),
+        streams: vec![],
+        counters: Default::default(),
+    };
+    let ctx = mqtt::Context {
+        node: "spotter-test".into(),
+        config,
+        guard: Arc::new(guard),
+        detections: broadcast::channel(16).0,
+        streams: Streams::new(limits),
+        status: watch::channel(Some(Arc::new(status))).1,
+        stats: Arc::new(stats),
+        counters: Arc::default(),
+        broker_counters: Arc::default(),
+        link: Arc::new(watch::channel(LinkState::Disabled).0),
+    };
+    let shutdown = CancellationToken::new();
+    let public = mqtt::listen(&ctx.config).await.unwrap();
+    let port = public.as_ref().map_or(0, |l| l.local_addr().unwrap().port());
+    let task = tokio::spawn(mqtt::run(ctx.clone(), public, shutdown.clone()));
+    Node { _dir: dir, ctx, shutdown, task, port }
+}
+
+impl Node {
+    async fn is_up(&self) {
+        self.link(|state| matches!(state, LinkState::Up { .. })).await;
+    }
+
+    async fn link(&self, wanted: impl FnMut(&LinkState) -> bool) -> LinkState {
+        let mut link = self.ctx.link.subscribe();
+        let state = timeout(SOON, link.wait_for(wanted)).await;
+        state.unwrap_or_else(|_| panic!("link is {:?}", self.ctx.link.borrow())).unwrap().clone()
+    }
+
+    async fn down_reason(&self) -> String {
+        match self.link(|state| matches!(state, LinkState::Down { .. })).await {
+            LinkState::Down { reason, .. } => reason,
+            _ => unreachable!(),
+        }
+    }
+
+    fn detect(&self, seq: u64) {
+        let dog = Detection {
+            class_id: 16,
+            label: "dog".into(),
+            confidence: 0.9,
+            bbox: BBox { x1: 1.0, y1: 2.0, x2: 3.0, y2: 4.0 },
+        };
+        let found = Detections {
+            stream: StreamId::new("cam").unwrap(),
+            seq,
+            pts: MediaTime::ZERO,
+            captured: SystemTime::now(),
+            width: 16,
+            height: 16,
+            model: "m".into(),
+            timings: Timings::default(),
+            items: Arc::new([dog]),
+        };
+        let message = Encoded::new(Arc::clone(&self.ctx.node), Arc::new(found));
+        self.ctx.detections.send(message).unwrap();
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(SOON, self.task).await.expect("stops in time").unwrap().unwrap();
+    }
+}
+
+/// A program that is ended with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// mosquitto_sub, printing `retained qos topic payload`.
+struct Subscriber {
+    _child: Running,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Subscriber {
+    fn new(port: u16, more: &[&str]) -> Self {
+        let mut child = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", "#"])
+            .args(["-F", "%r %q %t %p"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (tx, lines) = sync_channel(1000);
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if tx.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { _child: Running(child), lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that begins so; what came before it stays in `seen`.
+    async fn sees(&mut self, start: &str) -> String {
+        let until = Instant::now() + SOON;
+        loop {
+            while let Ok(line) = self.lines.try_recv() {
+                self.seen.push(line.clone());
+                if line.starts_with(start) {
+                    return line;
+                }
+            }
+            assert!(Instant::now() < until, "no {start:?} among {:#?}", self.seen);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn publish(port: u16, args: &[&str]) -> bool {
+    let status = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(args)
+        .stderr(Stdio::null())
+        .status();
+    status.unwrap().success()
+}
+
+async fn published(port: u16, args: &'static [&'static str]) -> bool {
+    tokio::task::spawn_blocking(move || publish(port, args)).await.unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// mosquitto as somebody else's broker.
+fn mosquitto(dir: &Path, port: u16, more: &str) -> Running {
+    let conf = dir.join("mosquitto.conf");
+    std::fs::write(&conf, format!("listener {port} 127.0.0.1\n{more}\n")).unwrap();
+    let program = ["/usr/sbin/mosquitto", "mosquitto"]
+        .into_iter()
+        .find(|p| Path::new(p).exists() || !p.starts_with('/'));
+    let child = Command::new(program.unwrap())
+        .arg("-c")
+        .arg(&conf)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Running(child.unwrap())
+}
+
+const CLIENTS: &[&str] = &["mosquitto_sub", "mosquitto_pub"];
+const BROKER: &[&str] = &["mosquitto", "mosquitto_sub", "mosquitto_pub"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_broker_serves_mosquitto_s_clients() {
+    if !have(CLIENTS) {
+        return;
+    }
+    for version in ["mqttv31", "mqttv311", "mqttv5"] {
+        let node = node(|_| {}).await;
+        node.is_up().await;
+        let mut sub = Subscriber::new(node.port, &["-V", version]);
+        sub.sees("1 1 spotter/spotter-test/available online").await;
+        let status = sub.sees("1 1 spotter/spotter-test/status ").await;
+        assert!(status.contains("\"board\":\"test\""), "{status}");
+        let publication =
+            node.ctx.streams.claim(&StreamId::new("cam").unwrap(), Takeover::Refused).unwrap();
+        sub.sees("0 1 spotter/spotter-test/cam/status online").await;
+        node.detect(7);
+        let found = sub.sees("0 0 spotter/spotter-test/cam/detections ").await;
+        assert!(found.contains("\"label\":\"dog\"") && found.contains("\"frame\":7"), "{found}");
+        sub.sees("0 0 spotter/spotter-test/stats ").await;
+
+        for qos in ["0", "1", "2"] {
+            let port = node.port;
+            let args = move || publish(port, &["-t", "x/y", "-m", "hi", "-q", qos, "-r"]);
+            assert!(tokio::task::spawn_blocking(args).await.unwrap());
+            let got = if qos == "0" { "0 0 x/y hi" } else { "0 1 x/y hi" };
+            sub.sees(got).await;
+        }
+        let mut late = Subscriber::new(node.port, &["-V", version, "-i", "late/+#client"]);
+        late.sees("1 1 x/y hi").await;
+
+        drop(publication);
+        node.ctx.streams.close_all();
+        sub.sees("0 1 spotter/spotter-test/cam/status offline").await;
+        node.stop().await;
+        sub.sees("0 1 spotter/spotter-test/available offline").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_s_will_and_its_lasting_session_are_kept() {
+    if !have(CLIENTS) {
+        return;
+    }
+    let node = node(|_| {}).await;
+    node.is_up().await;
+    let mut sub = Subscriber::new(node.port, &[]);
+    sub.sees("1 1 spotter/spotter-test/available online").await;
+    let will = ["--will-topic", "w", "--will-payload", "dead", "--will-qos", "1", "--will-retain"];
+    let mut dying = Subscriber::new(node.port, &will);
+    dying.sees("1 1 spotter/spotter-test/available online").await;
+    drop(dying);
+    sub.sees("0 1 w dead").await;
+
+    let lasting = ["-i", "lasting", "-c", "-V", "mqttv311"];
+    let mut first = Subscriber::new(node.port, &lasting);
+    first.sees("1 1 w dead").await;
+    drop(first);
+    assert!(published(node.port, &["-t", "e", "-m", "while away", "-q", "1"]).await);
+    Subscriber::new(node.port, &lasting).sees("0 1 e while away").await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_bytes_hurt_the_broker() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let node = node(|c| c.max_packet_bytes = 10_000).await;
+    node.is_up().await;
+    let connect = b"\x10\x10\0\x04MQTT\x04\x02\0\x3c\0\x04";
+    let mut seed = 0x2545_f491_u32;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        seed
+    };
+    for round in 0..150_u32 {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await.unwrap();
+        let mut bytes = Vec::new();
+        if round % 3 != 0 {
+            bytes.extend(connect);
+            bytes.extend(format!("f{:03}", round % 7).bytes());
+        }
+        for _ in 0..random() % 5 {
+            let len = random() % 60;
+            bytes.extend([(random() % 256) as u8, len as u8]);
+            bytes.extend((0..len).map(|_| (random() % 256) as u8));
+        }
+        let _ = socket.write_all(&bytes).await;
+        let _ = timeout(Duration::from_millis(5), socket.read(&mut [0; 512])).await;
+    }
+    // The client ids rumqttd dies of, and a length of 256 MB.
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await.unwrap();
+    socket.write_all(connect).await.unwrap();
+    socket.write_all(b"big!\x30\xff\xff\xff\x7f").await.unwrap();
+    let mut answer = Vec::new();
+    timeout(SOON, socket.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    assert!(node.ctx.broker_counters.malformed.get() > 0);
+    assert!(matches!(*node.ctx.link.borrow(), LinkState::Up { .. }));
+    if have(CLIENTS) {
+        Subscriber::new(node.port, &[]).sees("1 1 spotter/spotter-test/available online").await;
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_takes_so_many_clients_and_no_more() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let node = node(|c| c.max_connections = 2).await;
+    node.is_up().await;
+    let mut open = Vec::new();
+    for id in [b'a', b'b'] {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await.unwrap();
+        socket.write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01").await.unwrap();
+        socket.write_all(&[id]).await.unwrap();
+        let mut ack = [0; 4];
+        socket.read_exact(&mut ack).await.unwrap();
+        assert_eq!(ack, [0x20, 2, 0, 0]);
+        open.push(socket);
+    }
+    let mut third = TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await.unwrap();
+    let closed = timeout(SOON, third.read(&mut [0; 1])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    assert_eq!(node.ctx.broker_counters.refused_busy.get(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_comes_back_is_told_everything_again() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let node = node(|c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
+    let reason = node.down_reason().await;
+    assert!(reason.contains("nothing listens at 127.0.0.1"), "{reason}");
+    node.detect(1);
+
+    let broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    node.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    sub.sees("1 1 spotter/spotter-test/available online").await;
+    let _publication =
+        node.ctx.streams.claim(&StreamId::new("cam").unwrap(), Takeover::Refused).unwrap();
+    sub.sees("0 1 spotter/spotter-test/cam/status online").await;
+    drop((broker, sub));
+    node.down_reason().await;
+
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    node.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    sub.sees("1 1 spotter/spotter-test/available online").await;
+    // Nothing of the time without a broker was kept.
+    node.detect(2);
+    assert!(sub.sees("0 0 spotter/spotter-test/cam/detections").await.contains("\"frame\":2"));
+    assert!(sub.seen.iter().any(|l| l.starts_with("1 1 spotter/spotter-test/cam/status online")));
+    assert!(sub.seen.iter().any(|l| l.starts_with("1 1 spotter/spotter-test/status {")));
+    assert_eq!(node.ctx.counters.dropped_offline.get(), 1);
+    node.stop().await;
+    sub.sees("0 1 spotter/spotter-test/cam/status offline").await;
+    sub.sees("0 1 spotter/spotter-test/available offline").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_is_offline_and_its_streams_are_set_right_later() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let dying = node(|c| c.broker.clone_from(&url)).await;
+    dying.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    sub.sees("1 1 spotter/spotter-test/available online").await;
+    let _publication =
+        dying.ctx.streams.claim(&StreamId::new("cam").unwrap(), Takeover::Refused).unwrap();
+    sub.sees("0 1 spotter/spotter-test/cam/status online").await;
+    // Its socket closes without a word, as when the process is killed.
+    dying.task.abort();
+    sub.sees("0 1 spotter/spotter-test/available offline").await;
+
+    let next = node(|c| c.broker.clone_from(&url)).await;
+    sub.sees("0 1 spotter/spotter-test/available online").await;
+    sub.sees("0 1 spotter/spotter-test/cam/status offline").await;
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_the_broker_is_said() {
+    let bad = node(|c| c.broker = "http://x".into()).await;
+    assert!(bad.down_reason().await.contains("mqtt://host:port"));
+    bad.stop().await;
+    let off = node(|c| c.enabled = false).await;
+    timeout(SOON, off.task).await.unwrap().unwrap().unwrap();
+
+    if !have(&["mosquitto", "mosquitto_passwd"]) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let passwords = dir.path().join("passwords");
+    let made = Command::new("mosquitto_passwd")
+        .args(["-b", "-c", passwords.to_str().unwrap(), "me", "right"])
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::write(dir.path().join("secret"), "wrong\n").unwrap();
+    let more = format!("allow_anonymous false\npassword_file {}", passwords.display());
+    // mosquitto gives up root's rights, and must still read its file.
+    let more = format!("user root\n{more}");
+    let _broker = mosquitto(dir.path(), port, &more);
+    let node = node(|c| {
+        c.broker = format!("mqtt://127.0.0.1:{port}");
+        c.username = "me".into();
+        c.password_file = dir.path().join("secret");
+    })
+    .await;
+    let refused = |state: &LinkState| matches!(state, LinkState::Down { reason, .. } if reason.contains("refused the credentials"));
+    let state = node.link(refused).await;
+    assert!(!format!("{state:?}").contains("wrong"));
+    // A mended file is taken at the next attempt.
+    std::fs::write(dir.path().join("secret"), "right\n").unwrap();
+    node.is_up().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
+    if !have(&["mosquitto", "openssl"]) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let d = dir.path();
+    let openssl = |args: &str| {
+        let status = Command::new("openssl")
+            .args(args.split(' '))
+            .current_dir(d)
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "openssl {args}");
+    };
+    let mut ext = std::fs::File::create(d.join("ext")).unwrap();
+    ext.write_all(b"subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+    let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {new} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem"));
+    openssl(&format!("req -x509 {new} -days 2 -subj /CN=other -keyout other.key -out other.pem"));
+    for name in ["server", "client"] {
+        openssl(&format!("req {new} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out {name}.pem"
+        ));
+    }
+    let path = |name: &str| d.join(name);
+    let more = format!(
+        "user root\nallow_anonymous true\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
+        path("ca.pem").display(),
+        path("server.pem").display(),
+        path("server.key").display()
+    );
+    let _broker = mosquitto(d, port, &more);
+    let with = |ca: &str| {
+        let (ca, cert, key) = (path(ca), path("client.pem"), path("client.key"));
+        move |c: &mut config::Mqtt| {
+            c.broker = format!("mqtts://localhost:{port}");
+            c.ca_file = ca;
+            c.client_cert_file = cert;
+            c.client_key_file = key;
+        }
+    };
+    let good = node(with("ca.pem")).await;
+    good.is_up().await;
+    good.stop().await;
+    let bad = node(with("other.pem")).await;
+    let reason = bad.down_reason().await;
+    assert!(reason.contains("TLS with localhost"), "{reason}");
+    bad.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listen: SocketAddr = taken.local_addr().unwrap();
+    let error = mqtt::listen(&config::Mqtt { listen, ..config::Mqtt::default() }).await;
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains(&listen.to_string()) && text.contains("mqtt.listen"), "{text}");
+}
