@@ -43,22 +43,23 @@ class Recipe:
     mean: float
     std: float
     head: dict
-    steps: int
-    batch: int
-    rate: float
+    # distillation; none where well chosen ranges alone reach the float network
+    steps: int = 0
+    batch: int = 0
+    rate: float = 0.0
+    taps: tuple = ()
 
 
 YOLO = Recipe(
     family="yolov4-tiny", size=416, trained_at=416, source=sources.YOLO, licence="public domain",
     fit="letterbox", pad=128, mean=0.0, std=255.0,
     head={"kind": "yolo-v4", "score_threshold": 0.25, "nms_iou": 0.45},
-    steps=0, batch=4, rate=0.001,  # well chosen ranges alone reach float; 200 steps added nothing
 )
 PICODET = Recipe(
     family="picodet-s", size=416, trained_at=416, source=sources.PICODET, licence="Apache-2.0",
     fit="stretch", pad=116, mean=picodet.CENTRE, std=1.0,
     head={"kind": "gfl", "score_threshold": 0.35, "nms_iou": 0.6, "reg_max": 7},
-    steps=800, batch=4, rate=0.002,
+    steps=800, batch=4, rate=0.002, taps=tuple(picodet.TAPS),
 )
 RECIPES = {
     "yolov4-tiny-416": YOLO,
@@ -90,14 +91,6 @@ def network(recipe, pictures, work):
     return picodet.build(sources.paddle_to_onnx(folder, work), pictures[::6])
 
 
-def taps(recipe, ops, outputs):
-    """Values inside the network that the student has to reproduce besides the outputs."""
-    last = {op["in"][0] for op in ops if op["out"] in outputs.values()}
-    if recipe.family == "yolov4-tiny":
-        return sorted(last | {op["out"] for op in ops if op["op"] == "maxpool"})
-    return sorted(last | set(picodet.TAPS) & {op["out"] for op in ops})
-
-
 def trained(recipe, images, digest, work, steps):
     """Operations, outputs, levels, ranges and training record; from the work folder when already there."""
     cache = work / f"{recipe.family}-{steps}-{digest[:12]}.pickle"
@@ -110,10 +103,10 @@ def trained(recipe, images, digest, work, steps):
     if steps:
         spec = input_section(recipe, recipe.trained_at)
         student = distill.Student(ops, outputs, ranges, distill.spread(ops, pictures[::16]))
-        by_value = [{part: outputs.get(name, name) for part, name in level.items() if isinstance(name, str)} for level in levels]
-        loss = (distill.yolo_loss if recipe.family == "yolov4-tiny" else distill.gfl_loss)(by_value)
+        by_value = [{part: outputs.get(name, name) for part, name in level.items()} for level in levels]
+        last = {op["in"][0] for op in ops if op["out"] in outputs.values()}
         record = distill.train(
-            student, taps(recipe, ops, outputs), loss, images,
+            student, sorted(last | set(recipe.taps)), distill.gfl_loss(by_value), images,
             lambda image: evaluation.real_input(evaluation.fit(image, spec)[0], spec),
             steps, recipe.batch, recipe.rate,
         )
@@ -150,10 +143,10 @@ def main():
     parser.add_argument("--calibration", type=pathlib.Path, required=True, help="folder of JPEGs, no labels needed")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for downloads and intermediate files")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    parser.add_argument("--steps", type=int, help="training steps in place of the recipe's; 0 only chooses ranges")
+    parser.add_argument("--steps", type=int, help="training steps in place of the recipe's, for models that are trained")
     args = parser.parse_args()
     recipe = RECIPES[args.name]
-    steps = recipe.steps if args.steps is None else args.steps
+    steps = args.steps if args.steps is not None and recipe.steps else recipe.steps
     args.work.mkdir(parents=True, exist_ok=True)
     paths = sorted(args.calibration.glob("*.jpg"))
     if len(paths) < 16:

@@ -91,30 +91,6 @@ class Student:
         return ops, learned
 
 
-def yolo_loss(levels):
-    """Imitation of scores, logits and boxes for split YOLOv3/v4 heads."""
-
-    def loss(teacher, student):
-        parts = []
-        for level in levels:
-            obj, own_obj = teacher[level["obj"]], student[level["obj"]]
-            shape = tf.concat([tf.shape(obj), [-1]], 0)
-            cls, own_cls = (tf.reshape(side[level["cls"]], shape) for side in (teacher, student))
-            score = tf.sigmoid(cls) * tf.sigmoid(obj)[..., None]
-            own_score = tf.sigmoid(own_cls) * tf.sigmoid(own_obj)[..., None]
-            parts.append(2 * tf.reduce_sum((score - own_score) ** 2) / tf.reduce_sum(score**2))
-            weight = tf.sigmoid(obj) + 1e-3
-            near = (tf.maximum(cls, -8.0) - tf.maximum(own_cls, -8.0)) ** 2
-            parts.append(tf.reduce_sum(weight[..., None] * near) / tf.reduce_sum(weight) / 80 / 4)
-            parts.append(tf.reduce_mean((tf.maximum(obj, -8.0) - tf.maximum(own_obj, -8.0)) ** 2) / 4)
-            for part, gain in (("xy", 4.0), ("wh", 16.0)):
-                error = tf.reshape((teacher[level[part]] - student[level[part]]) ** 2, shape)
-                parts.append(gain * tf.reduce_sum(weight[..., None] * error) / tf.reduce_sum(weight))
-        return tf.add_n(parts) / len(parts)
-
-    return loss
-
-
 def gfl_loss(levels):
     """Imitation of scores, logits and side distributions for PicoDet's heads."""
 
@@ -163,8 +139,8 @@ def crop(image, rng):
     return image
 
 
-def train(student, taps, head_loss, images, prepare, steps, batch, rate, budget=None, seed=1):
-    """Runs Adam with a cosine schedule for `steps`, or until `budget` seconds are spent.
+def train(student, taps, head_loss, images, prepare, steps, batch, rate, seed=1):
+    """Runs Adam with a cosine schedule for `steps`.
 
     `taps` are values inside the network that must agree too; `prepare` turns a PIL image into input.
     """
@@ -197,12 +173,7 @@ def train(student, taps, head_loss, images, prepare, steps, batch, rate, budget=
 
     start, history = time.monotonic(), []
     for number in range(steps):
-        done = number / steps
-        if budget:
-            done = max(done, (time.monotonic() - start) / budget)
-        if done >= 1:
-            break
-        speed.assign(rate * min(1, (number + 1) / WARM_UP) * (0.5 + 0.5 * np.cos(np.pi * done) + 0.01))
+        speed.assign(rate * min(1, (number + 1) / WARM_UP) * (0.51 + 0.5 * np.cos(np.pi * number / steps)))
         image = np.concatenate([prepare(crop(images[rng.integers(len(images))], rng)) for _ in range(batch)])
         history.append([float(part) for part in step(tf.constant(image))])
         if number % REPORT == 0:

@@ -22,12 +22,14 @@ LOGIT_FLOOR = -9.0  # a class or objectness logit below this scores under 0.0002
 LOW_SHARES = (1, 0.9, 0.8, 0.7, 0.6, 0.45, 0.3, 0.2, 0.13)
 HIGH_SHARES = (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 SAME_SCALE = ("concat", "slice", "maxpool", "up")
-# what follows a value decides how much an error in it matters
-READ_AS = {
-    "leaky": lambda x: np.where(x < 0, 0.1 * x, x),
-    "gate": lambda x: x * np.clip(x + 3, 0, 6) / 6,
-    "mul": lambda x: x,
-}
+
+
+def leaky(x):
+    return np.where(x < 0, 0.1 * x, x)
+
+
+def hard_swish(x):
+    return x * np.clip(x + 3, 0, 6) / 6
 
 
 def convert(ops, outputs, width, height, calibration=None):
@@ -136,14 +138,14 @@ def ranges(ops, outputs, pictures, search=True):
 
 
 def best_range(values, low, high, read_by):
-    """The (low, high) with the smallest mean squared error as its readers see it."""
+    """The (low, high) with the smallest mean squared error after the operations that read the value."""
     if len(values) > SAMPLES:
         values = values[np.random.default_rng(0).permutation(len(values))[:SAMPLES]]
     view = lambda x: x
-    if read_by and all(kind in READ_AS for kind in read_by) and read_by != ["mul"]:
-        view = READ_AS["gate" if "gate" in read_by else read_by[0]]
-    if "gate" in read_by:
-        low = max(low, -3.0)  # x * relu6(x + 3) is 0 below
+    if set(read_by) == {"leaky"}:
+        view = leaky
+    elif set(read_by) == {"gate", "mul"}:
+        view, low = hard_swish, max(low, -3.0)  # nothing passes below -3
     exact = view(values)
     lows = [low * share for share in LOW_SHARES] if low < 0 else [low]
     highs = [high * share for share in HIGH_SHARES] if high > 0 else [high]
