@@ -223,7 +223,7 @@ pub struct NodeStatus {
     pub decoders: Vec<DecoderInUse>,
     /// Absent until a detector is open.
     pub detector: Option<DetectorInfo>,
-    /// Why there is none, or why the one before failed.
+    /// Why there is none now, or why a changed configuration was not taken.
     pub detector_error: Option<String>,
     pub addresses: Addresses,
     pub capacity: Capacity,

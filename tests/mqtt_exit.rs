@@ -115,6 +115,10 @@ impl Node {
     }
 
     fn detect(&self, seq: u64) {
+        self.detect_many(seq, 1);
+    }
+
+    fn detect_many(&self, seq: u64, n: usize) {
         let dog = Detection {
             class_id: 16,
             label: "dog".into(),
@@ -130,7 +134,7 @@ impl Node {
             height: 16,
             model: "m".into(),
             timings: Timings::default(),
-            items: Arc::new([dog]),
+            items: vec![dog; n].into(),
         };
         let message = Encoded::new(Arc::clone(&self.ctx.node), Arc::new(found));
         self.ctx.detections.send(message).unwrap();
@@ -393,6 +397,31 @@ async fn a_broker_that_comes_back_is_told_everything_again() {
     node.stop().await;
     sub.sees("0 1 spotter/spotter-test/cam/status offline").await;
     sub.sees("0 1 spotter/spotter-test/available offline").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_nothing_holds_nobody_up() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = node(|c| c.broker = format!("mqtt://{address}")).await;
+    let (mut socket, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
+    socket.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+    node.is_up().await;
+    // Each message is about 100 kB, and nobody reads.
+    let flood = async {
+        for seq in 0.. {
+            node.detect_many(seq, 800);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        reason = node.down_reason() => assert!(reason.contains("does not answer"), "{reason}"),
+    }
+    assert!(node.ctx.counters.dropped_slow.get() > 0);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
