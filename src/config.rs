@@ -262,7 +262,7 @@ impl Default for WebSocket {
             max_connections: 64,
             max_connections_per_address: 32,
             max_message_bytes: 16 << 20,
-            max_picture_pixels: 50_000_000,
+            max_picture_pixels: 16_000_000,
             max_waiting_pictures: 16,
             stall_timeout_s: 10,
         }
