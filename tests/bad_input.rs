@@ -43,6 +43,7 @@ fn a_bad_configuration_names_line_key_value_and_remedy() {
 }
 
 #[test]
+#[cfg(feature = "tflite")]
 fn a_missing_model_and_library_are_refused_at_start() {
     refused(&run_with("detect.model = \"nosuch\"\n"), 78, &["nosuch", "detect.model"]);
     let dir = tempfile::tempdir().unwrap();
@@ -53,6 +54,7 @@ fn a_missing_model_and_library_are_refused_at_start() {
 }
 
 #[test]
+#[cfg(feature = "tflite")]
 fn a_corrupt_model_is_refused_at_start() {
     if let Some(why) = missing_parts() {
         return skip(&why);

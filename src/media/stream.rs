@@ -316,7 +316,6 @@ impl Drop for Publication {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::ring::Read;
 
     fn streams() -> Arc<Streams> {
         Streams::new(StreamLimits {
@@ -358,7 +357,7 @@ mod tests {
         drop(again);
         streams.sweep(Instant::now() + Duration::from_secs(60));
         assert!(streams.list().is_empty());
-        assert!(matches!(reader.next().await, None::<Read>));
+        assert!(reader.next().await.is_none());
     }
 
     #[test]
