@@ -1,5 +1,7 @@
-//! Real publishers against the front door: ffmpeg, GStreamer's rtmp2sink, and rtmpsink, which is librtmp, the glasses'
-//! own family. A program that is not installed is skipped, and said so.
+//! Real publishers against the front door: ffmpeg, old and new, GStreamer's rtmp2sink, and rtmpsink, which is librtmp,
+//! the glasses' own family. A program that is not installed is skipped, and said so.
+
+#![allow(clippy::unwrap_used, reason = "test code, outside of test functions")]
 
 mod ingest_support;
 
@@ -7,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use ingest_support::*;
 use spotter::media::ring::Read;
-use spotter::media::{StreamId, StreamStatus};
+use spotter::media::{StreamId, StreamStatus, VideoCodec};
 
 const CLIP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ingest/glasses.flv");
 
@@ -114,4 +116,40 @@ async fn gstreamer_rtmp2sink_publishes() {
 #[tokio::test]
 async fn librtmp_publishes() {
     gst_publishes("rtmpsink", " live=1 flashver=FMLE/3.0").await;
+}
+
+/// An ffmpeg that speaks enhanced RTMP: $SPOTTER_TEST_FFMPEG, or the one in Python's imageio-ffmpeg.
+async fn new_ffmpeg() -> Option<String> {
+    if let Ok(path) = std::env::var("SPOTTER_TEST_FFMPEG") {
+        return Some(path);
+    }
+    let find = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe(), end='')";
+    let output = program("python3", &["-c", find]).await?;
+    if !output.status.success() {
+        eprintln!("SKIPPED: neither $SPOTTER_TEST_FFMPEG nor Python's imageio-ffmpeg is here");
+        return None;
+    }
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test]
+async fn enhanced_rtmp_carries_h265_and_opus() {
+    let server = Server::closed().await;
+    let Some(ffmpeg) = new_ffmpeg().await else { return };
+    let url = server.url("live/hevc?token=good");
+    let args = "-v warning -f lavfi -i testsrc2=size=426x240:rate=15 -f lavfi -i sine=sample_rate=48000 -t 3 \
+        -c:v libx265 -preset ultrafast -x265-params keyint=15:log-level=none -c:a libopus -f flv";
+    let args: Vec<_> = args.split_whitespace().chain([&*url]).collect();
+    let Some(output) = program(&ffmpeg, &args).await else { return };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    server.until_status("hevc", StreamStatus::Waiting).await;
+    let stream = server.streams.get(&StreamId::new("hevc").unwrap()).unwrap();
+    let params = stream.summary().params.unwrap();
+    assert_eq!((params.codec, params.width, params.height), (VideoCodec::H265, 426, 240));
+    assert_eq!(server.counters.audio_dropped.get(), 0);
+    let (video, audio, _) = held(&server, "hevc").await;
+    assert_eq!(video, 45, "{said}");
+    assert!(audio > 100, "{audio}");
+    server.stop().await;
 }

@@ -1,5 +1,6 @@
 //! A front door on a loopback port with a gate of its own, a bare-bones RTMP publisher, and FLV files to publish.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "test code, outside of test functions")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,24 +37,24 @@ impl Gate for TestGate {
     }
 }
 
-pub struct Server {
-    pub addr: SocketAddr,
-    pub streams: Arc<Streams>,
-    pub counters: Arc<IngestCounters>,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) counters: Arc<IngestCounters>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::start(true, Ingest::default()).await
     }
 
-    pub async fn closed() -> Self {
+    pub(crate) async fn closed() -> Self {
         Self::start(false, Ingest::default()).await
     }
 
-    pub async fn start(open: bool, config: Ingest) -> Self {
+    pub(crate) async fn start(open: bool, config: Ingest) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let streams = Streams::new(StreamLimits {
@@ -73,12 +74,12 @@ impl Server {
         Self { addr, streams, counters, shutdown, task }
     }
 
-    pub fn url(&self, rest: &str) -> String {
+    pub(crate) fn url(&self, rest: &str) -> String {
         format!("rtmp://{}/{rest}", self.addr)
     }
 
     /// A cursor on a stream as soon as it is there.
-    pub async fn cursor(&self, name: &str) -> Cursor {
+    pub(crate) async fn cursor(&self, name: &str) -> Cursor {
         let id = StreamId::new(name).unwrap();
         within(async {
             loop {
@@ -91,12 +92,12 @@ impl Server {
         .await
     }
 
-    pub fn status(&self, name: &str) -> Option<StreamStatus> {
+    pub(crate) fn status(&self, name: &str) -> Option<StreamStatus> {
         let id = StreamId::new(name).unwrap();
         self.streams.get(&id).map(|s| s.summary().status)
     }
 
-    pub async fn until_status(&self, name: &str, status: StreamStatus) {
+    pub(crate) async fn until_status(&self, name: &str, status: StreamStatus) {
         within(async {
             while self.status(name) != Some(status) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -106,18 +107,18 @@ impl Server {
     }
 
     /// Ends the service as its owner would; nothing may hang.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         within(self.task).await.unwrap();
     }
 }
 
 /// Waits for what must come; the limit only keeps a failing test from hanging.
-pub async fn within<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what).await.expect("in good time")
 }
 
-pub async fn next_video(cursor: &mut Cursor) -> AccessUnit {
+pub(crate) async fn next_video(cursor: &mut Cursor) -> AccessUnit {
     within(async {
         loop {
             match cursor.next().await.expect("the stream lives") {
@@ -132,23 +133,23 @@ pub async fn next_video(cursor: &mut Cursor) -> AccessUnit {
 
 /// One FLV tag, which is one RTMP message.
 #[derive(Debug, Clone)]
-pub struct Tag {
-    pub kind: u8,
-    pub timestamp_ms: u32,
-    pub payload: Bytes,
+pub(crate) struct Tag {
+    pub(crate) kind: u8,
+    pub(crate) timestamp_ms: u32,
+    pub(crate) payload: Bytes,
 }
 
 /// 39 pictures of 214x120 at 15 a second, an IDR every 15, and AAC.
-pub fn glasses() -> Vec<Tag> {
+pub(crate) fn glasses() -> Vec<Tag> {
     tags(include_bytes!("../data/ingest/glasses.flv"))
 }
 
 /// Some pictures of 318x178.
-pub fn other() -> Vec<Tag> {
+pub(crate) fn other() -> Vec<Tag> {
     tags(include_bytes!("../data/ingest/other.flv"))
 }
 
-pub const PICTURES: usize = 39;
+pub(crate) const PICTURES: usize = 39;
 
 fn tags(file: &[u8]) -> Vec<Tag> {
     let mut tags = Vec::new();
@@ -165,30 +166,30 @@ fn tags(file: &[u8]) -> Vec<Tag> {
 }
 
 /// A publisher that says exactly what it is told to.
-pub struct Peer {
-    pub socket: TcpStream,
+pub(crate) struct Peer {
+    pub(crate) socket: TcpStream,
     input: BytesMut,
     answers: Dechunker,
 }
 
-pub fn text(s: &str) -> Amf0Value {
+pub(crate) fn text(s: &str) -> Amf0Value {
     Amf0Value::Utf8String(s.into())
 }
 
-pub fn command(stream: u32, name: &str, transaction: f64, rest: Vec<Amf0Value>) -> Message {
+pub(crate) fn command(stream: u32, name: &str, transaction: f64, rest: Vec<Amf0Value>) -> Message {
     let mut values = vec![text(name), Amf0Value::Number(transaction)];
     values.extend(rest);
     let payload = rml_amf0::serialize(&values).unwrap().into();
     Message { kind: kind::COMMAND_AMF0, stream, timestamp_ms: 0, payload }
 }
 
-pub fn message(kind: u8, stream: u32, timestamp_ms: u32, payload: &[u8]) -> Message {
+pub(crate) fn message(kind: u8, stream: u32, timestamp_ms: u32, payload: &[u8]) -> Message {
     Message { kind, stream, timestamp_ms, payload: Bytes::copy_from_slice(payload) }
 }
 
 impl Peer {
     /// Connects and shakes hands the old way: zeros, and an echo.
-    pub async fn connect(server: &Server) -> Self {
+    pub(crate) async fn connect(server: &Server) -> Self {
         let mut socket = TcpStream::connect(server.addr).await.unwrap();
         socket.write_all(&[&[3][..], &[0; 1536]].concat()).await.unwrap();
         let mut s0_s1_s2 = vec![0; 1 + 2 * 1536];
@@ -203,7 +204,7 @@ impl Peer {
     }
 
     /// Connects and asks to publish; the answer is not waited for.
-    pub async fn ask(server: &Server, app: &str, key: &str) -> Self {
+    pub(crate) async fn ask(server: &Server, app: &str, key: &str) -> Self {
         let mut peer = Self::connect(server).await;
         let object = [("app", app), ("tcUrl", "rtmp://test")].map(|(k, v)| (k.into(), text(v)));
         peer.send(3, &command(0, "connect", 1.0, vec![Amf0Value::Object(object.into())])).await;
@@ -214,32 +215,32 @@ impl Peer {
     }
 
     /// Connects and publishes `live/<key>`.
-    pub async fn publish(server: &Server, key: &str) -> Self {
+    pub(crate) async fn publish(server: &Server, key: &str) -> Self {
         let mut peer = Self::ask(server, "live", key).await;
         let said = peer.hear("NetStream.Publish.").await;
         assert!(said.contains("NetStream.Publish.Start"), "{said}");
         peer
     }
 
-    pub async fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
         // A server that has had enough closes; what it said is read later.
         let _ = self.socket.write_all(bytes).await;
     }
 
     /// Sends in chunks of 128 bytes.
-    pub async fn send(&mut self, csid: u8, message: &Message) {
+    pub(crate) async fn send(&mut self, csid: u8, message: &Message) {
         let mut out = Vec::new();
         write_message(&mut out, csid, message, 128);
         self.raw(&out).await;
     }
 
-    pub async fn send_tag(&mut self, tag: &Tag) {
+    pub(crate) async fn send_tag(&mut self, tag: &Tag) {
         let csid = if tag.kind == 9 { 4 } else { 6 };
         self.send(csid, &message(tag.kind, 1, tag.timestamp_ms, &tag.payload)).await;
     }
 
     /// All texts of answers up to one that has `word`, or to the end of the connection.
-    pub async fn hear(&mut self, word: &str) -> String {
+    pub(crate) async fn hear(&mut self, word: &str) -> String {
         let mut said = String::new();
         within(async {
             loop {
@@ -260,7 +261,7 @@ impl Peer {
     }
 
     /// All that is said up to the end of the connection, which must come.
-    pub async fn hear_out(&mut self) -> String {
+    pub(crate) async fn hear_out(&mut self) -> String {
         self.hear("a text that nobody says").await
     }
 }
