@@ -89,7 +89,9 @@ struct Session {
     wake: Arc<Notify>,
     filters: Vec<Filter>,
     queue: VecDeque<Delivery>,
+    /// Of the live messages among them.
     queued_bytes: usize,
+    queued_retained: usize,
     unacked: VecDeque<(u16, Delivery)>,
     last_id: u16,
 }
@@ -397,6 +399,7 @@ impl Session {
             filters: Vec::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            queued_retained: 0,
             unacked: VecDeque::new(),
             last_id: 0,
         }
@@ -421,16 +424,24 @@ impl Session {
         Ok(true)
     }
 
-    /// Queues a message; when full the oldest of QoS 0 goes, or else the oldest.
+    /// Queues a message; when full the oldest of QoS 0 goes, or else the oldest. Retained messages have a bound of their
+    /// own, the store's: they come in one burst at a subscription, and their payloads are the store's anyway.
     fn enqueue(&mut self, delivery: Delivery, limits: &HubLimits, counters: &Counters) {
-        self.queued_bytes += delivery.message.bytes();
+        if delivery.retain && self.queued_retained >= limits.retained_messages {
+            counters.dropped_slow.inc();
+            return;
+        }
+        self.account(&delivery, usize::wrapping_add);
         self.queue.push_back(delivery);
-        while self.queue.len() > limits.queue_messages
-            || (self.queued_bytes > limits.queue_bytes && self.queue.len() > 1)
+        while self.queue.len() - self.queued_retained > limits.queue_messages
+            || (self.queued_bytes > limits.queue_bytes
+                && self.queue.len() - self.queued_retained > 1)
         {
-            let at = self.queue.iter().position(|d| d.qos == 0).unwrap_or(0);
+            let live = |d: &Delivery| !d.retain;
+            let first = self.queue.iter().position(|d| live(d) && d.qos == 0);
+            let Some(at) = first.or_else(|| self.queue.iter().position(live)) else { break };
             if let Some(dropped) = self.queue.remove(at) {
-                self.queued_bytes -= dropped.message.bytes();
+                self.account(&dropped, usize::wrapping_sub);
             }
             counters.dropped_slow.inc();
         }
@@ -439,22 +450,33 @@ impl Session {
         }
     }
 
+    /// Adds a delivery to, or takes it from, what the bounds count.
+    fn account(&mut self, delivery: &Delivery, with: fn(usize, usize) -> usize) {
+        if delivery.retain {
+            self.queued_retained = with(self.queued_retained, 1);
+        } else {
+            self.queued_bytes = with(self.queued_bytes, delivery.message.bytes());
+        }
+    }
+
     fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
-        self.queued_bytes -= delivery.message.bytes();
+        self.account(&delivery, usize::wrapping_sub);
         Some(delivery)
     }
 
     fn drop_where(&mut self, what: impl Fn(&Delivery) -> bool) {
         self.queue.retain(|d| !what(d));
-        self.queued_bytes = self.queue.iter().map(|d| d.message.bytes()).sum();
+        self.queued_bytes =
+            self.queue.iter().filter(|d| !d.retain).map(|d| d.message.bytes()).sum();
+        self.queued_retained = self.queue.iter().filter(|d| d.retain).count();
     }
 
     /// What was sent and not acknowledged goes out again first.
     fn requeue_unacked(&mut self) {
         while let Some((_, mut delivery)) = self.unacked.pop_back() {
             delivery.dup = true;
-            self.queued_bytes += delivery.message.bytes();
+            self.account(&delivery, usize::wrapping_add);
             self.queue.push_front(delivery);
         }
     }
@@ -550,6 +572,19 @@ mod tests {
         once.retained = SendRetained::IfNew;
         hub.subscribe(&a, Version::V4, vec![once]);
         assert!(got(&hub, &a).is_empty());
+    }
+
+    #[test]
+    fn a_subscriber_gets_every_retained_message_however_many() {
+        let (hub, counters) = hub(HubLimits { queue_messages: 3, ..HubLimits::default() });
+        for i in 0..300 {
+            publish(&hub, &format!("t/{i}"), "x", 0, true);
+        }
+        let a = hub.join("a", "x", CLEAN).unwrap();
+        hub.subscribe(&a, Version::V4, vec![filter("#", 0)]);
+        publish(&hub, "t", "live", 0, false);
+        assert_eq!(got(&hub, &a).len(), 301);
+        assert_eq!(counters.dropped_slow.get(), 0);
     }
 
     #[test]
