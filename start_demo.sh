@@ -122,9 +122,11 @@ if [[ $publish == yes ]]; then
     publish_clip "$url" &
     publisher_pid=$!
 else
-    echo "demo: publish to $url from this machine, or from elsewhere to:"
-    # From elsewhere the token is needed; spotter prints the whole URL when it starts.
-    grep -o 'rtmp://[^ ]*' .demo/spotter.log || echo "      (see .demo/spotter.log)"
+    # From elsewhere a token is needed: the owner's, which the state directory keeps.
+    token=$(sed -n 's/^secret = "\(.*\)"$/\1/p' "$SPOTTER__NODE__STATE_DIR/tokens.toml" | head -n 1)
+    address=$(hostname -I 2>/dev/null | cut -d' ' -f1)
+    echo "demo: publish to $url from this machine, or from elsewhere to"
+    echo "      rtmp://${address:-ADDRESS}:$rtmp/live/stream?token=$token"
 fi
 [[ $seconds != 0 ]] || echo "demo: Ctrl-C ends it"
 
