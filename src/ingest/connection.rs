@@ -239,7 +239,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     self.live = None;
                     self.active = Instant::now();
                 }
-                Step::Ignored => self.ctx.counters.amf_ignored.inc(),
+                Step::Ignored => match message.kind {
+                    kind::COMMAND_AMF0 | kind::COMMAND_AMF3 | kind::DATA_AMF0 | kind::DATA_AMF3 => {
+                        self.ctx.counters.amf_ignored.inc()
+                    }
+                    _ => self.ctx.counters.messages_ignored.inc(),
+                },
             }
         }
         Ok(None)
