@@ -89,7 +89,20 @@ fn spotter(seconds: u64) -> Service {
     }
     let _publisher = Reaped(
         Command::new("ffmpeg")
-            .args(["-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", CLIP, "-c", "copy", "-f", "flv"])
+            .args([
+                "-nostdin",
+                "-v",
+                "error",
+                "-re",
+                "-stream_loop",
+                "-1",
+                "-i",
+                CLIP,
+                "-c",
+                "copy",
+                "-f",
+                "flv",
+            ])
             .arg(format!("rtmp://127.0.0.1:{rtmp}/live/stream"))
             .stderr(Stdio::null())
             .spawn()
@@ -98,7 +111,9 @@ fn spotter(seconds: u64) -> Service {
     let mut options = MqttOptions::new("main-job", "127.0.0.1", mqtt);
     options.set_keep_alive(Duration::from_secs(30));
     let (client, mut connection) = Client::new(options, 16);
-    client.subscribe("spotter/bench/stream/detections", QoS::AtMostOnce).expect("room in the queue");
+    client
+        .subscribe("spotter/bench/stream/detections", QoS::AtMostOnce)
+        .expect("room in the queue");
 
     let mut s = Service {
         cpu: 0.0,
@@ -119,7 +134,8 @@ fn spotter(seconds: u64) -> Service {
         if at.elapsed() < WARM_UP {
             continue;
         }
-        let (start, cpu_at_start) = *began.get_or_insert_with(|| (Instant::now(), cpu_seconds(pid)));
+        let (start, cpu_at_start) =
+            *began.get_or_insert_with(|| (Instant::now(), cpu_seconds(pid)));
         if start.elapsed() >= Duration::from_secs(seconds) {
             let wall = start.elapsed().as_secs_f64();
             s.cpu = (cpu_seconds(pid) - cpu_at_start) / wall;
@@ -144,7 +160,8 @@ fn spotter(seconds: u64) -> Service {
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("spotter runs");
     let fields = stat.rsplit_once(')').expect("a name in parentheses").1;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(|f| f.parse::<f64>().expect("a number"));
+    let ticks =
+        fields.split_whitespace().skip(11).take(2).map(|f| f.parse::<f64>().expect("a number"));
     ticks.sum::<f64>() / 100.0
 }
 
@@ -157,12 +174,24 @@ fn peak_mib(pid: u32) -> f64 {
 /// Processor seconds a second of ffmpeg decoding the clip at its own pace to nothing, on one thread.
 fn ffmpeg_decode(seconds: u64) -> f64 {
     let out = Command::new("ffmpeg")
-        .args(["-nostdin", "-hide_banner", "-benchmark", "-threads", "1", "-re", "-stream_loop", "-1", "-i", CLIP])
+        .args([
+            "-nostdin",
+            "-hide_banner",
+            "-benchmark",
+            "-threads",
+            "1",
+            "-re",
+            "-stream_loop",
+            "-1",
+            "-i",
+            CLIP,
+        ])
         .args(["-an", "-t", &seconds.to_string(), "-f", "null", "-"])
         .output()
         .expect("ffmpeg is installed; run ./setup.sh");
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    let line = text.lines().rev().find(|l| l.starts_with("bench: utime=")).expect("-benchmark prints it");
+    let line =
+        text.lines().rev().find(|l| l.starts_with("bench: utime=")).expect("-benchmark prints it");
     let value = |key: &str| -> f64 {
         let rest = &line[line.find(key).expect("named") + key.len()..];
         rest.split('s').next().and_then(|v| v.parse().ok()).expect("seconds")
@@ -226,7 +255,17 @@ fn report(s: &Service, decode: f64, (infer, invoke): (f64, Vec<f64>)) {
     println!("CPU of the bare interpreter  {infer:.4} cores");
     let verdict = |holds: bool| if holds { "holds" } else { "DOES NOT HOLD" };
     let ratio = s.cpu / floor;
-    println!("\nCPU against the floor        {ratio:.3} x   at most 1.08: {}", verdict(ratio <= 1.08));
-    println!("last byte to MQTT, p95       {p95:.1} ms   at most decode + detection + 10 = {allowed:.1}: {}", verdict(p95 <= allowed));
-    println!("peak memory                  {:.1} MiB   at most 100 MB: {}", s.peak_mib, verdict(s.peak_mib * 1.048_576 <= 100.0));
+    println!(
+        "\nCPU against the floor        {ratio:.3} x   at most 1.08: {}",
+        verdict(ratio <= 1.08)
+    );
+    println!(
+        "last byte to MQTT, p95       {p95:.1} ms   at most decode + detection + 10 = {allowed:.1}: {}",
+        verdict(p95 <= allowed)
+    );
+    println!(
+        "peak memory                  {:.1} MiB   at most 100 MB: {}",
+        s.peak_mib,
+        verdict(s.peak_mib * 1.048_576 <= 100.0)
+    );
 }

@@ -112,7 +112,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
-            ("denied", Box::new(move || serde_json::to_value(&denials.denials).unwrap_or_default())),
+            (
+                "denied",
+                Box::new(move || serde_json::to_value(&denials.denials).unwrap_or_default()),
+            ),
         ]),
     );
 
@@ -124,8 +127,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         config: config.ingest.clone(),
         counters: ingest_counters,
     };
-    let mut ingest =
-        tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
+    let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let mqtt_context = mqtt::Context {
         node: Arc::clone(&node),
         config: config.mqtt.clone(),
@@ -148,10 +150,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         pictures: pictures::detector(&scheduler),
         counters: ws_counters,
     };
-    let websocket = doors
-        .websocket
-        .map(|door| tokio::spawn(ws::run(door, ws_context, exits_stop.clone())));
-    tracing::info!(rtmp = who.addresses.rtmp, websocket = who.addresses.websocket, mqtt = who.addresses.mqtt, "spotter is ready");
+    let websocket =
+        doors.websocket.map(|door| tokio::spawn(ws::run(door, ws_context, exits_stop.clone())));
+    tracing::info!(
+        rtmp = who.addresses.rtmp,
+        websocket = who.addresses.websocket,
+        mqtt = who.addresses.mqtt,
+        "spotter is ready"
+    );
 
     let mut current = config;
     let mut reloader = Reloader::new(loaded, asked);
@@ -161,7 +167,13 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
-        let now = report::status(&who, &streams, &decoders.states(), &detector.state.borrow(), config_state.clone());
+        let now = report::status(
+            &who,
+            &streams,
+            &decoders.states(),
+            &detector.state.borrow(),
+            config_state.clone(),
+        );
         publish(&status, now);
         tokio::select! {
             _ = streams_seen.changed() => {}

@@ -84,7 +84,9 @@ fn run(args: Args) -> Result<(), Failure> {
 
 fn log(filter: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| {
-        format!("--log {filter:?} is not a filter: {e}; try \"info\" or \"warn,spotter::ingest=debug\"")
+        format!(
+            "--log {filter:?} is not a filter: {e}; try \"info\" or \"warn,spotter::ingest=debug\""
+        )
     })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -35,7 +35,11 @@ fn a_bad_configuration_names_line_key_value_and_remedy() {
     let file = dir.path().join("bad.toml");
     std::fs::write(&file, "[detect]\nrate_hz = 0.0\n[mqtt]\nbroker = \"http://x\"\n").unwrap();
     let out = spotter().arg("check").arg(&file).output().unwrap();
-    refused(&out, 78, &["bad.toml:2: detect.rate_hz: 0", "bad.toml:4: mqtt.broker", "mqtt://host:1883"]);
+    refused(
+        &out,
+        78,
+        &["bad.toml:2: detect.rate_hz: 0", "bad.toml:4: mqtt.broker", "mqtt://host:1883"],
+    );
     std::fs::write(&file, "[detect]\nrate_hz = 5.0\n").unwrap();
     assert!(spotter().arg("check").arg(&file).status().unwrap().success());
     let out = spotter().args(["check", "/nowhere/spotter.toml"]).output().unwrap();
@@ -67,7 +71,10 @@ fn a_corrupt_model_is_refused_at_start() {
     let mut bytes = std::fs::read(&model).unwrap();
     bytes.truncate(bytes.len() / 2);
     std::fs::write(&model, bytes).unwrap();
-    let out = run_with(&format!("detect.model = \"yolov4-tiny-416\"\ndetect.model_dir = {:?}\n", dir.path()));
+    let out = run_with(&format!(
+        "detect.model = \"yolov4-tiny-416\"\ndetect.model_dir = {:?}\n",
+        dir.path()
+    ));
     refused(&out, 78, &["yolov4-tiny-416.tflite", "sha256"]);
 }
 
@@ -131,7 +138,11 @@ fn a_changed_configuration_is_taken_and_a_bad_one_changes_nothing() {
     let good = std::fs::read_to_string(&service.config).unwrap();
     std::fs::write(&service.config, format!("{good}detect.rate = 3\n")).unwrap();
     signal(service.process.0.id(), "HUP");
-    assert!(service.logged("the old one stays in force", Duration::from_secs(30)), "{}", service.log());
+    assert!(
+        service.logged("the old one stays in force", Duration::from_secs(30)),
+        "{}",
+        service.log()
+    );
     std::fs::write(&service.config, format!("{good}detect.rate_hz = 3.0\n")).unwrap();
     signal(service.process.0.id(), "HUP");
     assert!(service.logged("configuration changed", Duration::from_secs(30)), "{}", service.log());
@@ -174,7 +185,8 @@ fn one_publisher_killed_in_the_middle_comes_back_as_the_same_stream_and_others_g
     let pts: Vec<i64> =
         mosquitto.detections("a").iter().map(|m| m["pts_ms"].as_i64().unwrap()).collect();
     assert!(pts.is_sorted_by(|a, b| a < b), "time went back: {pts:?}");
-    let offline = mosquitto.messages().iter().any(|(t, p)| t.ends_with("/a/status") && p == "offline");
+    let offline =
+        mosquitto.messages().iter().any(|(t, p)| t.ends_with("/a/status") && p == "offline");
     assert!(!offline, "the stream was given up within the grace time");
     service.stop();
 }

@@ -29,7 +29,15 @@ fn ffmpeg(url: &str) -> Option<Command> {
     // Under emulation the clip goes at a fifth of its speed, so that pictures are not passed over by the second.
     let pace: &[&str] = if emulated() { &["-readrate", "0.2"] } else { &["-re"] };
     let mut c = Command::new("ffmpeg");
-    c.args(["-nostdin", "-v", "error"]).args(pace).args(["-i", "demo/clip.mp4", "-c", "copy", "-f", "flv", url]);
+    c.args(["-nostdin", "-v", "error"]).args(pace).args([
+        "-i",
+        "demo/clip.mp4",
+        "-c",
+        "copy",
+        "-f",
+        "flv",
+        url,
+    ]);
     on_path("ffmpeg").then_some(c)
 }
 
@@ -38,14 +46,24 @@ fn ffmpeg9_hevc(url: &str) -> Option<Command> {
     let found = glob(".venv/lib", "imageio_ffmpeg/binaries")?;
     let mut c = Command::new(found);
     c.args(["-nostdin", "-v", "error", "-re", "-i", "demo/clip.mp4", "-vf", "scale=640:360"]);
-    c.args(["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:bframes=0:keyint=60"]);
+    c.args([
+        "-c:v",
+        "libx265",
+        "-preset",
+        "ultrafast",
+        "-x265-params",
+        "log-level=error:bframes=0:keyint=60",
+    ]);
     c.args(["-b:v", "1500k", "-c:a", "copy", "-f", "flv", url]);
     Some(c)
 }
 
 fn gst_launch(sink: &str, url: &str) -> Option<Command> {
     let mut c = Command::new("gst-launch-1.0");
-    c.args("-q filesrc location=demo/clip.mp4 ! qtdemux name=d flvmux name=m streamable=true".split(' '));
+    c.args(
+        "-q filesrc location=demo/clip.mp4 ! qtdemux name=d flvmux name=m streamable=true"
+            .split(' '),
+    );
     c.args(["!", sink, &format!("location={url}"), "sync=true"]);
     c.args("d.video_0 ! queue ! h264parse ! m. d.audio_0 ! queue ! aacparse ! m.".split(' '));
     c.stdout(Stdio::null());
@@ -57,7 +75,9 @@ fn glob(base: &str, tail: &str) -> Option<PathBuf> {
     let pythons = std::fs::read_dir(root().join(base)).ok()?.flatten();
     let folders = pythons.map(|p| p.path().join("site-packages").join(tail));
     let files = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
-    files.map(|f| f.path()).find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
+    files
+        .map(|f| f.path())
+        .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,8 +95,13 @@ async fn every_publisher_is_seen_on_mqtt_and_websocket() {
             continue;
         }
         match (publisher.command)(&service.url(publisher.stream)) {
-            Some(mut command) => running.push((publisher.stream, Reaped::start(command.current_dir(root())))),
-            None => skip(&format!("publisher {} is not installed; run ./setup.sh --test", publisher.stream)),
+            Some(mut command) => {
+                running.push((publisher.stream, Reaped::start(command.current_dir(root()))))
+            }
+            None => skip(&format!(
+                "publisher {} is not installed; run ./setup.sh --test",
+                publisher.stream
+            )),
         }
         // Apart in time, so that a mix-up of streams would show as animals in the wrong place.
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -89,19 +114,27 @@ async fn every_publisher_is_seen_on_mqtt_and_websocket() {
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     for (stream, _) in &running {
-        for (door, messages) in [("MQTT", mosquitto.detections(stream)), ("WebSocket", socket.detections(stream))] {
+        for (door, messages) in
+            [("MQTT", mosquitto.detections(stream)), ("WebSocket", socket.detections(stream))]
+        {
             let tallies = judge(&messages);
             eprintln!("{stream} on {door}: {} messages, {tallies:?}", messages.len());
             for label in ["dog", "bird", "giraffe", "horse"] {
                 let t = tallies.get(label).copied().unwrap_or_default();
-                assert!(t.in_place > 0 && t.in_place * 2 >= t.found, "{stream} on {door}: {label} {t:?} of {tallies:?}\n{}", service.log());
+                assert!(
+                    t.in_place > 0 && t.in_place * 2 >= t.found,
+                    "{stream} on {door}: {label} {t:?} of {tallies:?}\n{}",
+                    service.log()
+                );
             }
         }
     }
     assert_eq!(mosquitto.last("spotter/test/available").as_deref(), Some("online"));
     service.stop();
     let until = Instant::now() + Duration::from_secs(5);
-    while mosquitto.last("spotter/test/available").as_deref() != Some("offline") && Instant::now() < until {
+    while mosquitto.last("spotter/test/available").as_deref() != Some("offline")
+        && Instant::now() < until
+    {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -121,13 +154,16 @@ fn the_photographs_are_named() {
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(lines.len(), clip::PHOTOS.len());
     for (photo, line) in clip::PHOTOS.iter().zip(&lines) {
         for truth in photo.animals {
-            let same = line["detections"].as_array().unwrap().iter().filter(|d| d["label"] == truth.label);
+            let same =
+                line["detections"].as_array().unwrap().iter().filter(|d| d["label"] == truth.label);
             let best = same.map(|d| {
-                let b: Vec<f64> = d["bbox"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+                let b: Vec<f64> =
+                    d["bbox"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
                 clip::iou([b[0], b[1], b[2], b[3]], truth.bbox)
             });
             let best = best.fold(0.0, f64::max);

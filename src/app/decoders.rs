@@ -31,11 +31,7 @@ struct Running {
 }
 
 impl Decoders {
-    pub(super) fn new(
-        config: config::Decode,
-        board: BoardKind,
-        scheduler: Arc<Scheduler>,
-    ) -> Self {
+    pub(super) fn new(config: config::Decode, board: BoardKind, scheduler: Arc<Scheduler>) -> Self {
         let changed = watch::Sender::new(0);
         Self { config, board, scheduler, running: BTreeMap::new(), changed }
     }

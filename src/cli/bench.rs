@@ -65,7 +65,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         report.backend = detector.info().backend.clone();
         report.detector.push(detector_part(&mut *detector, threads, most)?);
     }
-    let clip = args.video.clone().or_else(|| Some("demo/clip.mp4".into()).filter(|p: &PathBuf| p.exists()));
+    let clip = args
+        .video
+        .clone()
+        .or_else(|| Some("demo/clip.mp4".into()).filter(|p: &PathBuf| p.exists()));
     if let Some(video) = clip {
         report.pipeline = Some(pipeline(&video, &mut *app::open_detector(config)?, most)?);
     }
@@ -101,7 +104,11 @@ fn detector_part(
 }
 
 #[cfg(feature = "gst")]
-fn pipeline(video: &Path, detector: &mut dyn Detector, most: Duration) -> Result<Pipeline, Failure> {
+fn pipeline(
+    video: &Path,
+    detector: &mut dyn Detector,
+    most: Duration,
+) -> Result<Pipeline, Failure> {
     let (decode, detect) = (Latency::default(), Latency::default());
     let mut failed = None;
     let began = Instant::now();

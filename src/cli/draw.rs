@@ -25,9 +25,7 @@ pub(crate) fn save(
     let path = dir.join(format!("{stem}{at}.jpg"));
     let mut image = rgb(view);
     found.iter().for_each(|d| draw(&mut image, d));
-    image
-        .save(&path)
-        .map_err(|e| Failure::usage(format!("cannot write {}: {e}", path.display())))
+    image.save(&path).map_err(|e| Failure::usage(format!("cannot write {}: {e}", path.display())))
 }
 
 /// The picture as RGB; YUV by the formula of BT.601 or BT.709 that it names (ITU-T H.273, 8.3).

@@ -87,10 +87,15 @@ fn print(report: &Report) {
     for d in &report.detectors {
         match (&d.info, &d.reason) {
             (Some(i), _) => {
-                println!("  yes {}: {} with {}, {} threads, {}", d.name, i.backend, i.model, i.threads, i.library);
+                println!(
+                    "  yes {}: {} with {}, {} threads, {}",
+                    d.name, i.backend, i.model, i.threads, i.library
+                );
                 i.refusals.iter().for_each(|r| println!("      {r}"));
             }
-            (None, reason) => println!("  no  {}: {}", d.name, reason.as_deref().unwrap_or_default()),
+            (None, reason) => {
+                println!("  no  {}: {}", d.name, reason.as_deref().unwrap_or_default())
+            }
         }
     }
     list("cameras", &m.cameras);

@@ -3,8 +3,6 @@
 //! A picture's way: [`letterbox`] into the [`engine`]'s input, through the model, out through a
 //! [`heads`] decoder; [`manifest`] says how for each model, [`open`] puts it all together.
 
-pub mod scheduler;
-mod turns;
 pub mod engine;
 pub mod fake;
 pub mod heads;
@@ -13,9 +11,11 @@ pub mod letterbox;
 pub mod locate;
 pub mod manifest;
 pub mod model;
+pub mod scheduler;
 pub mod tensor;
 #[cfg(feature = "tflite")]
 mod tflite;
+mod turns;
 pub mod types;
 pub mod worker;
 

@@ -83,6 +83,7 @@ impl Detector for ModelDetector {
             return Err(DetectError::NotANumber { model: self.info.model.clone(), output });
         }
         nms::keep_best(candidates, head.wants_nms().then_some(self.nms_iou));
+        nms::keep_one_name(candidates);
         let detections = candidates.iter().filter_map(|found| {
             Some(Detection {
                 class_id: found.class_id,

@@ -32,6 +32,21 @@ pub fn keep_best(found: &mut Vec<Candidate>, limit: Option<f32>) {
     found.truncate(MOST_AFTER);
 }
 
+/// Of boxes that cover nearly the same place under different labels, keeps the best: one animal has one name. Expects
+/// descending scores. Real animals of two kinds hardly ever share four fifths of their boxes.
+pub fn keep_one_name(found: &mut Vec<Candidate>) {
+    const SAME_PLACE: f32 = 0.8;
+    let mut kept = 0;
+    for at in 0..found.len() {
+        let next = found[at];
+        if !found[..kept].iter().any(|k| iou(&k.corners, &next.corners) > SAME_PLACE) {
+            found[kept] = next;
+            kept += 1;
+        }
+    }
+    found.truncate(kept);
+}
+
 /// Intersection over union of two boxes x1, y1, x2, y2; 0 for empty ones.
 pub fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let area = |c: &[f32; 4]| (c[2] - c[0]).max(0.0) * (c[3] - c[1]).max(0.0);
@@ -43,6 +58,14 @@ pub fn iou(a: &[f32; 4], b: &[f32; 4]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_place_has_one_name() {
+        let mut found =
+            vec![candidate(15, 0.9, 0.0), candidate(16, 0.5, 0.5), candidate(17, 0.4, 5.0)];
+        keep_one_name(&mut found);
+        assert_eq!(found.iter().map(|c| c.class_id).collect::<Vec<_>>(), [15, 17]);
+    }
 
     fn candidate(class_id: u16, score: f32, x1: f32) -> Candidate {
         Candidate { class_id, score, corners: [x1, 0.0, x1 + 10.0, 10.0] }
