@@ -15,7 +15,7 @@ use crate::config::{self, Anonymous};
 use crate::health::Counter;
 use crate::media::StreamId;
 
-pub use door::{Place, Places, Rarely};
+pub use door::{Full, Place, Places, Rarely};
 pub use store::{AuthError, FILE_NAME, TokenInfo};
 use store::{Stamp, Token, Tokens};
 

@@ -150,6 +150,7 @@ pub struct Mqtt {
     /// The embedded broker's door and limits.
     pub listen: SocketAddr,
     pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub max_packet_bytes: usize,
     pub stats_interval_s: u64,
 }
@@ -248,6 +249,7 @@ impl Default for Mqtt {
             base_topic: "spotter".into(),
             listen: any(1883),
             max_connections: 64,
+            max_connections_per_address: 32,
             max_packet_bytes: 1 << 20,
             stats_interval_s: 10,
         }

@@ -26,18 +26,28 @@ impl Places {
         Arc::new(Self { max, max_per_address, present: Mutex::default() })
     }
 
-    /// A place for a caller from `peer`; `None` when there is none left for it.
-    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    /// A place for a caller from `peer`, or which limit leaves none for it.
+    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Full> {
         let peer = peer.to_canonical();
         let mut present = self.present.lock();
         let here = present.by_address.get(&peer).copied().unwrap_or(0);
-        if present.all >= self.max || here >= self.max_per_address {
-            return None;
+        if present.all >= self.max {
+            return Err(Full::InAll);
+        }
+        if here >= self.max_per_address {
+            return Err(Full::ForAddress);
         }
         present.all += 1;
         present.by_address.insert(peer, here + 1);
-        Some(Place { places: Arc::clone(self), peer })
+        Ok(Place { places: Arc::clone(self), peer })
     }
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    InAll,
+    ForAddress,
 }
 
 /// One connection's place, given back by dropping it.
@@ -93,11 +103,11 @@ mod tests {
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let one = places.take(a).unwrap();
         let _two = places.take("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-        assert!(places.take(a).is_none());
+        assert_eq!(places.take(a).unwrap_err(), Full::ForAddress);
         let _three = places.take(b).unwrap();
-        assert!(places.take(b).is_none());
+        assert_eq!(places.take(b).unwrap_err(), Full::InAll);
         drop(one);
-        assert!(places.take(b).is_some());
+        assert!(places.take(b).is_ok());
         assert_eq!(places.present.lock().by_address.len(), 2);
     }
 

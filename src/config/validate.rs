@@ -132,6 +132,7 @@ impl Config {
                 .to_owned()
         });
         p.between("mqtt.max_connections", m.max_connections, 2, 10_000);
+        p.between("mqtt.max_connections_per_address", m.max_connections_per_address, 2, 10_000);
         p.between("mqtt.max_packet_bytes", m.max_packet_bytes, 16 << 10, 64 << 20);
         p.between("mqtt.stats_interval_s", m.stats_interval_s, 1, 3600);
     }

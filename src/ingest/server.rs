@@ -1,14 +1,12 @@
 //! The RTMP listener: accepts within the limits, gives each connection a task, waits for them at the end. What is
 //! said on a connection is `connection`'s business.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +14,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::connection;
 use super::counters::IngestCounters;
-use crate::auth::{Caller, Denied, Grant, Guard, Right};
+use crate::auth::{Caller, Denied, Full, Grant, Guard, Places, Right};
 use crate::config::Ingest;
 use crate::media::{StreamId, Streams};
 
@@ -44,7 +42,8 @@ pub struct Context {
 /// Returns when the last connection has ended.
 pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToken) {
     let ctx = Arc::new(ctx);
-    let addresses = Addresses::default();
+    let limits = &ctx.config;
+    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
     let mut tasks = JoinSet::new();
     let mut sweep = tokio::time::interval(Duration::from_secs(1));
     let mut back_off = MIN_BACK_OFF;
@@ -56,7 +55,7 @@ pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToke
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     back_off = MIN_BACK_OFF;
-                    admit(socket, peer, &ctx, &addresses, &mut tasks, &shutdown);
+                    admit(socket, peer, &ctx, &places, &mut tasks, &shutdown);
                 }
                 Err(error) => {
                     ctx.counters.accept_errors.inc();
@@ -82,7 +81,7 @@ fn admit(
     socket: TcpStream,
     peer: SocketAddr,
     ctx: &Arc<Context>,
-    addresses: &Addresses,
+    places: &Arc<Places>,
     tasks: &mut JoinSet<()>,
     shutdown: &CancellationToken,
 ) {
@@ -90,18 +89,19 @@ fn admit(
         note_panic(ctx, ended);
     }
     let counters = &ctx.counters;
-    let limits = &ctx.config;
-    if tasks.len() >= limits.max_connections {
-        counters.refused_connections.inc();
-        debug!(%peer, limit = limits.max_connections, "refused: ingest.max_connections");
-        return;
-    }
     let address = peer.ip().to_canonical();
-    let Some(seat) = addresses.enter(address, limits.max_connections_per_address) else {
-        counters.refused_connections_per_address.inc();
-        let limit = limits.max_connections_per_address;
-        debug!(%peer, limit, "refused: ingest.max_connections_per_address");
-        return;
+    let place = match places.take(address) {
+        Ok(place) => place,
+        Err(Full::InAll) => {
+            counters.refused_connections.inc();
+            debug!(%peer, "refused: ingest.max_connections");
+            return;
+        }
+        Err(Full::ForAddress) => {
+            counters.refused_connections_per_address.inc();
+            debug!(%peer, "refused: ingest.max_connections_per_address");
+            return;
+        }
     };
     counters.connections.inc();
     // Answers are small and late ones delay a publisher's start.
@@ -111,7 +111,7 @@ fn admit(
     let span = info_span!("rtmp", %peer);
     let (ctx, shutdown) = (Arc::clone(ctx), shutdown.clone());
     let task = async move {
-        let _seat = seat;
+        let _place = place;
         match connection::serve(socket, address, &ctx, &shutdown).await {
             Ok(end) => debug!(?end, "connection ended"),
             Err(error) => info!(%error, "connection ended"),
@@ -126,41 +126,6 @@ fn note_panic(ctx: &Context, ended: Result<(), tokio::task::JoinError>) {
     {
         ctx.counters.connection_panics.inc();
         warn!(%error, "a connection's task panicked; the others go on");
-    }
-}
-
-/// How many connections each address has.
-#[derive(Debug, Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One connection counted; given back by dropping it.
-#[derive(Debug)]
-struct AddressSeat {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn enter(&self, address: IpAddr, limit: usize) -> Option<AddressSeat> {
-        let mut all = self.0.lock();
-        let n = all.entry(address).or_insert(0);
-        if *n >= limit {
-            return None;
-        }
-        *n += 1;
-        Some(AddressSeat { addresses: self.clone(), address })
-    }
-}
-
-impl Drop for AddressSeat {
-    fn drop(&mut self) {
-        let mut all = self.addresses.0.lock();
-        if let Some(n) = all.get_mut(&self.address) {
-            *n -= 1;
-            if *n == 0 {
-                all.remove(&self.address);
-            }
-        }
     }
 }
 

@@ -145,13 +145,13 @@ pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToke
         };
         door.counters.connections.inc();
         match door.places.take(peer.ip()) {
-            Some(place) => {
+            Ok(place) => {
                 tasks.spawn(one(socket, peer, Arc::clone(&door), place, stop.clone()));
             }
-            None => {
+            Err(full) => {
                 door.counters.refused_busy.inc();
                 door.rarely.log(|untold| {
-                    tracing::warn!(%peer, untold, "too many websocket connections");
+                    tracing::warn!(%peer, ?full, untold, "too many websocket connections");
                 });
                 let door = Arc::clone(&door);
                 tasks.spawn(async move {

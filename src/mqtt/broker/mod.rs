@@ -45,9 +45,6 @@ pub struct Counters {
     pub sessions_dropped: Counter,
 }
 
-/// Connections one address may have.
-const MAX_PER_ADDRESS: usize = 32;
-
 /// What every connection needs.
 #[derive(Debug)]
 struct Door {
@@ -79,7 +76,7 @@ impl Broker {
             hub: Hub::new(HubLimits::default(), Arc::clone(&counters)),
             counters,
             max_packet: config.max_packet_bytes,
-            places: Places::new(config.max_connections, MAX_PER_ADDRESS),
+            places: Places::new(config.max_connections, config.max_connections_per_address),
             rarely: Rarely::default(),
         };
         Ok(Self { door: Arc::new(door), own })
@@ -157,11 +154,11 @@ async fn accept(
         let place = match limited {
             Limited::No => None,
             Limited::Yes => match door.places.take(peer.ip()) {
-                Some(place) => Some(place),
-                None => {
+                Ok(place) => Some(place),
+                Err(full) => {
                     door.counters.refused_busy.inc();
                     door.rarely.log(|untold| {
-                        tracing::warn!(%peer, untold, "too many mqtt connections: see mqtt.max_connections");
+                        tracing::warn!(%peer, ?full, untold, "too many mqtt connections");
                     });
                     continue;
                 }
