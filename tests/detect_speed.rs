@@ -2,6 +2,8 @@
 //! `cargo test --release --test detect_speed -- --ignored --nocapture`.
 //! SPOTTER_TEST_MODEL names another manifest, SPOTTER_TEST_THREADS another number of threads.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Instant;
 
 use spotter::config;
