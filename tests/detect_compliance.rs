@@ -1,5 +1,7 @@
 //! What every detector owes its callers, asked of each one this machine can open.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashSet;
 
 use spotter::config::{self, DetectBackend};

@@ -1,5 +1,7 @@
 //! Every head against vectors from an independent reference (models/make_head_vectors.py).
 
+#![allow(clippy::unwrap_used)]
+
 use serde::Deserialize;
 use spotter::detect::heads::{Candidate, Head, nms};
 use spotter::detect::manifest::HeadSpec;

@@ -1,5 +1,7 @@
 //! The fixed-point letterbox against a slow, obvious one in f64.
 
+#![allow(clippy::unwrap_used)]
+
 use spotter::decode::{Colour, Matrix, PictureView, PixelFormat, Plane, Range};
 use spotter::detect::letterbox::{Letterbox, Placement};
 use spotter::detect::manifest::{Channels, FitMode, InputSpec, Layout};

@@ -1,5 +1,7 @@
 //! Real photographs through the real models, where setup.sh has put both.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use spotter::config;
@@ -7,8 +9,11 @@ use spotter::decode::{Picture, RgbPicture};
 use spotter::detect::heads::nms::iou;
 use spotter::detect::{Detection, Detector, Paths, open};
 
-/// File, and what must be in it: label, and box in parts of the picture where the animal is plain to see.
-const PHOTOS: [(&str, &[(&str, Option<[f32; 4]>)]); 5] = [
+/// A label, and its box in parts of the picture where the animal is plain to see.
+type Animal = (&'static str, Option<[f32; 4]>);
+
+/// Files, and what must be in each.
+const PHOTOS: [(&str, &[Animal]); 5] = [
     ("dog.jpg", &[("dog", Some([0.17, 0.38, 0.41, 0.94]))]),
     ("eagle.jpg", &[("bird", Some([0.14, 0.19, 0.86, 0.86]))]),
     ("giraffe.jpg", &[("giraffe", Some([0.36, 0.07, 0.88, 0.96])), ("zebra", None)]),

@@ -1,5 +1,6 @@
 //! TensorFlow Lite with what an owner may get wrong: each fault named, none fatal.
 
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "tflite")]
 
 use std::fs;

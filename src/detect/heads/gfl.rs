@@ -71,11 +71,12 @@ impl Level {
             let objectness = sigmoid(raw);
             let cut = cls.cut(logit(product / objectness));
             let classes = wanted.iter().map(|&c| (c, self.cls.at(cell, c.into())));
+            let mut place = None;
             cls.above(classes, cut, |class| {
                 let raw = cls.get(self.cls.at(cell, class.into()));
                 if raw.is_finite() {
-                    let score = (objectness * sigmoid(raw)).sqrt();
-                    sink.push(class, score, self.corners(bins, outputs, cell));
+                    let place = *place.get_or_insert_with(|| self.corners(bins, outputs, cell));
+                    sink.push(class, (objectness * sigmoid(raw)).sqrt(), place);
                 }
             });
         });
@@ -85,10 +86,15 @@ impl Level {
         let cls = &outputs[self.cls.tensor];
         let places = (0..self.cells)
             .flat_map(|cell| wanted.iter().map(move |&c| ((cell, c), self.cls.at(cell, c.into()))));
+        // Hits come cell by cell, and all classes of a cell share its box.
+        let mut last = (usize::MAX, [0.0; 4]);
         cls.above(places, cls.cut(logit(sink.threshold)), |(cell, class)| {
             let raw = cls.get(self.cls.at(cell, class.into()));
             if raw.is_finite() {
-                sink.push(class, sigmoid(raw), self.corners(bins, outputs, cell));
+                if last.0 != cell {
+                    last = (cell, self.corners(bins, outputs, cell));
+                }
+                sink.push(class, sigmoid(raw), last.1);
             }
         });
     }

@@ -85,10 +85,12 @@ impl Level {
             let objectness = sigmoid(objectness);
             let cut = cls.cut(logit(threshold / objectness));
             let classes = wanted.iter().map(|&c| (c, self.cls.at(cell, c.into())));
+            let mut place = None;
             cls.above(classes, cut, |class| {
                 let raw = cls.get(self.cls.at(cell, class.into()));
                 if raw.is_finite() {
-                    sink.push(class, objectness * sigmoid(raw), self.corners(outputs, cell));
+                    let place = *place.get_or_insert_with(|| self.corners(outputs, cell));
+                    sink.push(class, objectness * sigmoid(raw), place);
                 }
             });
         });

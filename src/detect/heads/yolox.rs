@@ -52,9 +52,11 @@ impl Yolox {
             let objectness = score_of(view.get(self.row.at(row, 4)));
             let cut = view.cut(raw_of(threshold / objectness));
             let classes = wanted.iter().map(|&c| (c, self.row.at(row, 5 + usize::from(c))));
+            let mut place = None;
             view.above(classes, cut, |class| {
                 let score = score_of(view.get(self.row.at(row, 5 + usize::from(class))));
-                sink.push(class, objectness * score, self.corners(view, row));
+                let place = *place.get_or_insert_with(|| self.corners(view, row));
+                sink.push(class, objectness * score, place);
             });
         });
     }

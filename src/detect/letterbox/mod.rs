@@ -301,9 +301,19 @@ impl Scratch {
             return;
         }
         for (channel, out) in into.into_iter().flatten().enumerate() {
-            let from = self.tall[channel..].iter().step_by(channels);
-            self.apart[..width].iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+            let apart = &mut self.apart[..width];
+            if channels == 2 {
+                pick::<2>(&self.tall, channel, apart);
+            } else {
+                pick::<3>(&self.tall, channel, apart);
+            }
             columns.blend(&self.apart, &mut self.scaled[out]);
         }
     }
+}
+
+/// Copies one channel out of a row that interleaves `N`.
+fn pick<const N: usize>(row: &[i16], channel: usize, out: &mut [i16]) {
+    let (groups, _) = row.as_chunks::<N>();
+    out.iter_mut().zip(groups).for_each(|(out, group)| *out = group[channel]);
 }
