@@ -192,3 +192,38 @@ fn a_model_that_is_not_there_is_named_with_every_place() {
     let cfg = config::Detect { model: "unicorn".into(), model_dir: "/m".into(), ..settings() };
     assert!(said(&cfg).contains("/m/unicorn.toml"));
 }
+
+/// Models of users need not be int8: the tiny ones say "dog" with the score of each pixel's red.
+#[test]
+fn float_and_uint8_models_work() {
+    let library = &locate::libraries(Path::new(""), Path::new("/nonexistent"))[0];
+    if !library.is_file() {
+        return println!("SKIPPED: no TensorFlow Lite library; ./setup.sh fetches it");
+    }
+    for name in ["tiny-float", "tiny-uint8"] {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/models/{name}.tflite"));
+        let sha256 = format!("{:x}", Sha256::digest(fs::read(&file).unwrap()));
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = dir.path().join("m.toml");
+        let toml = format!(
+            "name = \"{name}\"\nfile = \"{}\"\nsha256 = \"{sha256}\"\nlabels = [\"cat\", \"dog\"]\n\
+             [input]\nwidth = 8\nheight = 8\nstd = [255.0, 255.0, 255.0]\n\
+             [head]\nkind = \"yolo-v8\"\noutput = \"Identity\"\nnormalized = true\n",
+            file.display()
+        );
+        fs::write(&manifest, toml).unwrap();
+        let cfg = config::Detect { model: manifest.to_str().unwrap().into(), ..settings() };
+        let mut detector = open(&cfg, &paths()).unwrap();
+        let red = RgbPicture { width: 80, height: 80, pixels: [255, 0, 0].repeat(6400) };
+        let found = detector.detect(&red.view()).unwrap();
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        let (b, confidence) = (found[0].bbox, found[0].confidence);
+        assert!((confidence - 0.9).abs() < 0.01, "{name}: {found:?}");
+        for (got, want) in [(b.x1, 30.0), (b.y1, 30.0), (b.x2, 50.0), (b.y2, 50.0)] {
+            assert!((got - want).abs() < 0.5, "{name}: {found:?}");
+        }
+        let black = RgbPicture { width: 80, height: 80, pixels: vec![0; 6400 * 3] };
+        assert!(detector.detect(&black.view()).unwrap().is_empty(), "{name}");
+    }
+}

@@ -101,3 +101,107 @@ impl std::fmt::Debug for ModelDetector {
         f.debug_struct("ModelDetector").field("info", &self.info).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::decode::{Picture, RgbPicture};
+    use crate::detect::engine::EngineError;
+    use crate::detect::tensor::{Element, Quant, TensorMeta, TensorMut, Values, View};
+
+    /// Gives the same output whatever it is shown.
+    struct Scripted {
+        input: TensorMeta,
+        outputs: [TensorMeta; 1],
+        values: Vec<f32>,
+        fails: bool,
+    }
+
+    impl Engine for Scripted {
+        fn input(&self) -> &TensorMeta {
+            &self.input
+        }
+
+        fn outputs(&self) -> &[TensorMeta] {
+            &self.outputs
+        }
+
+        fn run(
+            &mut self,
+            fill: &mut dyn FnMut(TensorMut<'_>),
+            read: &mut dyn FnMut(&[View<'_>]),
+        ) -> Result<(), EngineError> {
+            if self.fails {
+                return Err(EngineError("out of order".into()));
+            }
+            fill(TensorMut::F32(&mut vec![0.0; self.input.volume()]));
+            read(&[View { values: Values::F32(&self.values), quant: Quant::NONE }]);
+            Ok(())
+        }
+    }
+
+    fn detector(values: &[f32], fails: bool) -> ModelDetector {
+        let text = format!(
+            "name = \"m\"\nfile = \"m\"\nsha256 = \"{}\"\nlabels = [\"cat\", \"dog\"]\n\
+             [input]\nwidth = 100\nheight = 100\n[head]\nkind = \"yolo-v8\"\noutput = \"o\"\n",
+            "0".repeat(64)
+        );
+        let manifest =
+            Manifest::parse(Path::new("m.toml"), &text, |_| unreachable!("labels are inline"));
+        let manifest = manifest.unwrap();
+        let meta = |name: &str, shape: &[usize]| TensorMeta {
+            name: name.into(),
+            shape: shape.into(),
+            element: Element::F32,
+            quant: Quant::NONE,
+        };
+        let engine = Scripted {
+            input: meta("i", &[1, 100, 100, 3]),
+            outputs: [meta("o", &[1, values.len() / 6, 6])],
+            values: values.into(),
+            fails,
+        };
+        let wanted = manifest.labels.select(&["dog".into()]);
+        let info = DetectorInfo {
+            backend: "scripted".into(),
+            model: "m".into(),
+            width: 100,
+            height: 100,
+            threads: 1,
+            library: String::new(),
+            refusals: Vec::new(),
+        };
+        ModelDetector::new(Box::new(engine), &manifest, &wanted, None, info).unwrap()
+    }
+
+    fn picture() -> RgbPicture {
+        RgbPicture { width: 200, height: 100, pixels: vec![0; 200 * 100 * 3] }
+    }
+
+    #[test]
+    fn boxes_reach_the_picture_through_suppression() {
+        // The picture lies in rows 25 to 75 of the input. Two boxes on one dog, a cat nobody asked
+        // for, and a dog in the border.
+        let rows = [
+            [50.0, 50.0, 20.0, 20.0, 0.0, 0.8],
+            [51.0, 50.0, 20.0, 20.0, 0.0, 0.9],
+            [20.0, 50.0, 10.0, 10.0, 0.9, 0.0],
+            [20.0, 10.0, 10.0, 10.0, 0.0, 0.9],
+        ];
+        let found = detector(rows.as_flattened(), false).detect(&picture().view()).unwrap();
+        assert_eq!(found.len(), 1);
+        let b = found[0].bbox;
+        assert_eq!((&*found[0].label, found[0].confidence), ("dog", 0.9));
+        assert_eq!((b.x1, b.y1, b.x2, b.y2), (82.0, 30.0, 122.0, 70.0));
+    }
+
+    #[test]
+    fn outputs_that_are_not_numbers_are_named() {
+        let said = detector(&[f32::NAN; 12], false).detect(&picture().view()).unwrap_err();
+        assert!(matches!(&said, DetectError::NotANumber { output, .. } if output == "o"), "{said}");
+        let said = detector(&[0.0; 12], true).detect(&picture().view()).unwrap_err();
+        assert!(matches!(&said, DetectError::Interpreter(why) if why.contains("out of order")));
+    }
+}
