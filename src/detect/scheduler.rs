@@ -253,7 +253,7 @@ mod tests {
     async fn pictures_and_streams_take_turns_and_the_queue_is_bounded() {
         let s = Scheduler::new(2);
         let a = stream("a");
-        s.attach(&a, Some(1000.0));
+        s.attach(&a, Some(1e9));
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let s = Arc::clone(&s);
