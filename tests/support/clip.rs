@@ -15,7 +15,7 @@ pub struct Photo {
     pub size: [f64; 2],
     camera: [f64; 2],
     zooms_in: bool,
-    /// Hand-drawn. Every photograph's first is found by any model worth its name.
+    /// Hand-drawn; the first stands in the open, others may be half hidden.
     pub animals: &'static [Truth],
 }
 
