@@ -1,14 +1,19 @@
 //! The GOP ring: one publisher pushes and never waits, many cursors read, each at its own pace.
-//! What no longer fits a byte budget goes a whole GOP at a time, and a cursor that lost units is told how many.
+//! What is old, or no longer fits a byte budget, goes a whole GOP at a time, and a cursor that lost units is told how many.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::unit::Unit;
 use crate::health::Counter;
+
+/// The ring reaches back at least so far where the budget allows. A reader further behind jumps to the newest key frame
+/// anyway, and on a small board memory for the past is memory taken from detection.
+const KEPT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Ring {
@@ -65,6 +70,9 @@ impl Ring {
             while inner.bytes > self.budget_bytes {
                 self.pruned.add(inner.drop_oldest_gop());
             }
+            while inner.second_gop_is_older_than(KEPT) {
+                inner.drop_oldest_gop();
+            }
         }
         self.grown.notify_waiters();
     }
@@ -93,9 +101,21 @@ impl Inner {
         key.map_or(self.end(), |at| self.first + at as u64)
     }
 
+    /// Whether what would stay without the oldest GOP still reaches back so far.
+    fn second_gop_is_older_than(&self, age: Duration) -> bool {
+        let newest = self.units.back().map(arrived);
+        let second = self.second_key().and_then(|at| self.units.get(at)).map(arrived);
+        newest.zip(second).is_some_and(|(new, old)| new.saturating_duration_since(old) >= age)
+    }
+
+    /// Index of the second GOP's key frame.
+    fn second_key(&self) -> Option<usize> {
+        self.units.iter().skip(1).position(Unit::is_key).map(|at| at + 1)
+    }
+
     /// Drops units up to the second key frame; with none, everything, and the rest of that GOP as it comes.
     fn drop_oldest_gop(&mut self) -> u64 {
-        let second = self.units.iter().skip(1).position(Unit::is_key).map(|at| at + 1);
+        let second = self.second_key();
         if second.is_none() {
             self.until_key = true;
         }
@@ -105,6 +125,13 @@ impl Inner {
         }
         self.first += n as u64;
         n as u64
+    }
+}
+
+fn arrived(unit: &Unit) -> Instant {
+    match unit {
+        Unit::Video(u) => u.arrived.mono,
+        Unit::Audio(u) => u.arrived.mono,
     }
 }
 
@@ -220,6 +247,25 @@ mod tests {
         assert_eq!(ring.pruned.get(), 2);
         assert_eq!(pts(&mut c).await, Err(2));
         assert_eq!(pts(&mut c).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn old_gops_leave_without_being_a_loss() {
+        let ring = Ring::new(1000);
+        let began = Instant::now();
+        for s in 0..20 {
+            let mut u = unit(s % 2 == 0, 1, s * 1000);
+            if let Unit::Video(u) = &mut u {
+                u.arrived.mono = began + Duration::from_secs(s as u64);
+            }
+            ring.push(u);
+        }
+        assert_eq!(ring.pruned.get(), 0);
+        // The newest came at 19 s; the GOP of 14 s is the first that reaches back 5 s.
+        assert_eq!(
+            ring.inner.lock().units.front().map(arrived),
+            Some(began + Duration::from_secs(14))
+        );
     }
 
     #[tokio::test]
