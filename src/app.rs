@@ -30,6 +30,7 @@ use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt::{self, LinkState};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
+use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, NodeStatus};
 use crate::ws;
 use decoders::Decoders;
@@ -140,7 +141,11 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         broker_counters,
         link: Arc::new(watch::Sender::new(LinkState::Disabled)),
     };
-    let mqtt = tokio::spawn(mqtt::run(mqtt_context, doors.mqtt, exits_stop.clone()));
+    let mqtt = {
+        let (door, stop) = (doors.mqtt.map(Arc::new), exits_stop.clone());
+        let run = move || mqtt::run(mqtt_context.clone(), door.clone(), stop.clone());
+        tokio::spawn(supervise("mqtt", BackOff::default(), exits_stop.clone(), run))
+    };
     let ws_context = ws::Context {
         node: Arc::clone(&node),
         config: config.websocket.clone(),
@@ -150,8 +155,17 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         pictures: pictures::detector(&scheduler),
         counters: ws_counters,
     };
-    let websocket =
-        doors.websocket.map(|door| tokio::spawn(ws::run(door, ws_context, exits_stop.clone())));
+    let websocket = doors.websocket.map(|door| {
+        let (door, stop) = (Arc::new(door), exits_stop.clone());
+        let run = move || {
+            let served = ws::run(Arc::clone(&door), ws_context.clone(), stop.clone());
+            async move {
+                served.await;
+                Ok::<(), std::convert::Infallible>(())
+            }
+        };
+        tokio::spawn(supervise("websocket", BackOff::default(), exits_stop.clone(), run))
+    });
     tracing::info!(
         rtmp = who.addresses.rtmp,
         websocket = who.addresses.websocket,

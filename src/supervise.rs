@@ -1,6 +1,5 @@
-//! Restarts what fails or panics, after a jittered back-off, and gives up when the rule says so.
+//! Restarts exits that fail or panic, after a jittered back-off. What happens to the detector is `detect/worker.rs`'s business.
 
-use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -9,25 +8,6 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
-
-/// When a stage that keeps failing is no longer restarted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GiveUp {
-    /// Exits may fail for ever without touching detection.
-    Never,
-    /// After `times` failures within `window` the service manager should take over.
-    After { times: usize, window: Duration },
-}
-
-/// A stage failed too often.
-#[derive(Debug, thiserror::Error)]
-#[error("{stage} failed {times} times in {within_s} s, last: {last}")]
-pub struct GaveUp {
-    pub stage: &'static str,
-    pub times: usize,
-    pub within_s: u64,
-    pub last: String,
-}
 
 /// Waits between restarts: doubles from `first` to `most`, each with up to half of it in jitter.
 #[derive(Debug, Clone)]
@@ -60,69 +40,38 @@ impl Default for BackOff {
     }
 }
 
-/// Runs `run_once` until it ends well or `shutdown` is cancelled; restarts it after errors and panics.
-/// A run that lasted a minute counts as healthy and starts the back-off anew.
+/// Runs an exit until it ends well or `shutdown` is cancelled; restarts it after errors and panics, for ever: a broker or
+/// a socket that fails must not touch detection. A run that lasted a minute counts as healthy and starts the back-off anew.
 pub async fn supervise<F, Fut, E>(
     stage: &'static str,
-    rule: GiveUp,
     mut back_off: BackOff,
     shutdown: CancellationToken,
     mut run_once: F,
-) -> Result<(), GaveUp>
-where
+) where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<(), E>>,
     E: Display,
 {
-    let mut failures: VecDeque<Instant> = VecDeque::new();
     loop {
         let started = Instant::now();
-        let last = match AssertUnwindSafe(run_once()).catch_unwind().await {
-            Ok(Ok(())) => return Ok(()),
+        let error = match AssertUnwindSafe(run_once()).catch_unwind().await {
+            Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("panicked: {}", panic_text(&*panic)),
         };
         if shutdown.is_cancelled() {
-            return Ok(());
+            return;
         }
         if started.elapsed() >= Duration::from_secs(60) {
             back_off.reset();
         }
-        if let Some(given_up) = judge(stage, rule, &mut failures, Instant::now(), &last) {
-            return Err(given_up);
-        }
         let wait = back_off.next(&mut rand::rng());
-        tracing::warn!(
-            stage,
-            error = last,
-            wait_s = wait.as_secs_f32(),
-            "stage failed, restarting"
-        );
+        tracing::warn!(stage, error, wait_s = wait.as_secs_f32(), "stage failed, restarting");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return,
         }
     }
-}
-
-fn judge(
-    stage: &'static str,
-    rule: GiveUp,
-    failures: &mut VecDeque<Instant>,
-    now: Instant,
-    last: &str,
-) -> Option<GaveUp> {
-    let GiveUp::After { times, window } = rule else {
-        return None;
-    };
-    failures.push_back(now);
-    failures.retain(|at| now.duration_since(*at) < window);
-    (failures.len() >= times).then(|| GaveUp {
-        stage,
-        times,
-        within_s: window.as_secs(),
-        last: last.to_owned(),
-    })
 }
 
 /// The words a panic left, for a log line.
@@ -144,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn restarts_after_errors_and_panics() {
         let runs = AtomicUsize::new(0);
-        let out = supervise("test", GiveUp::Never, quick(), CancellationToken::new(), || async {
+        supervise("test", quick(), CancellationToken::new(), || async {
             match runs.fetch_add(1, Ordering::SeqCst) {
                 0 => Err("first"),
                 1 => panic!("second"),
@@ -152,18 +101,7 @@ mod tests {
             }
         })
         .await;
-        assert!(out.is_ok());
         assert_eq!(runs.load(Ordering::SeqCst), 3);
-    }
-
-    #[tokio::test]
-    async fn gives_up_by_the_rule() {
-        let rule = GiveUp::After { times: 3, window: Duration::from_secs(600) };
-        let out =
-            supervise("test", rule, quick(), CancellationToken::new(), || async { Err("no") })
-                .await;
-        let text = out.unwrap_err().to_string();
-        assert!(text.contains("test failed 3 times"), "{text}");
     }
 
     #[test]

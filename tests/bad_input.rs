@@ -1,6 +1,8 @@
 //! Bad input at the whole program's doors: each gets its named error and exit code, and what already runs goes on.
 //! The doors' own tests (tests/ingest_*.rs, tests/ws_*.rs, tests/mqtt_*.rs) have the protocols' bad input.
 
+#![allow(clippy::unwrap_used)] // a test may end at the first surprise
+
 mod support;
 
 use std::process::{Command, Output};

@@ -92,7 +92,7 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
     let shutdown = CancellationToken::new();
     let public = mqtt::listen(&ctx.config).await.unwrap();
     let port = public.as_ref().map_or(0, |l| l.local_addr().unwrap().port());
-    let task = tokio::spawn(mqtt::run(ctx.clone(), public, shutdown.clone()));
+    let task = tokio::spawn(mqtt::run(ctx.clone(), public.map(Arc::new), shutdown.clone()));
     Node { _dir: dir, ctx, shutdown, task, port }
 }
 

@@ -105,7 +105,7 @@ async fn door(change: impl FnOnce(&mut config::WebSocket)) -> Door {
         detector,
         counters: Arc::clone(&ctx.counters),
         shutdown: shutdown.clone(),
-        task: tokio::spawn(ws::run(listener, ctx, shutdown)),
+        task: tokio::spawn(ws::run(Arc::new(listener), ctx, shutdown)),
     }
 }
 

@@ -109,7 +109,7 @@ pub async fn listen(config: &config::Mqtt) -> Result<Option<TcpListener>, MqttEr
 /// the broker still serves this machine's detections to nobody, and the client waits for no one.
 pub async fn run(
     ctx: Context,
-    public: Option<TcpListener>,
+    public: Option<Arc<TcpListener>>,
     shutdown: CancellationToken,
 ) -> Result<(), MqttError> {
     if !ctx.config.enabled {

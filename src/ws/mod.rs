@@ -109,7 +109,7 @@ pub async fn listen(config: &config::WebSocket) -> Result<Option<TcpListener>, L
 }
 
 /// Serves clients until `shutdown`, then tells each goodbye.
-pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToken) {
+pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: CancellationToken) {
     let places = Places::new(ctx.config.max_connections, ctx.config.max_connections_per_address);
     let door = Arc::new(Door {
         places,

@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: a running spotter, its readers, and what the demo clip shows when.
 
-#![allow(dead_code, unreachable_pub)] // each test file uses its own part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
 pub mod clip;
 pub mod readers;

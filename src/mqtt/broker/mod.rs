@@ -89,7 +89,7 @@ impl Broker {
 
     /// Serves both doors until `stop`, then lets every client have what waits for it. Our own client is heard to its
     /// end first: what it said last is what the others must still get.
-    pub async fn run(self, public: Option<TcpListener>, stop: CancellationToken) {
+    pub async fn run(self, public: Option<Arc<TcpListener>>, stop: CancellationToken) {
         let end = CancellationToken::new();
         let _end_on_drop = end.clone().drop_guard();
         let (own, others) = (TaskTracker::new(), TaskTracker::new());
