@@ -9,8 +9,11 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use support::readers::Mosquitto;
-use support::{Reaped, Service, missing_parts, on_path, root, signal, skip, spotter};
+use support::{Reaped, Service, on_path, signal, skip, spotter};
+#[cfg(feature = "tflite")]
+use support::{missing_parts, root};
 
+#[cfg(feature = "tflite")]
 fn run_with(config: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("spotter.toml");
@@ -137,28 +140,25 @@ fn a_changed_configuration_is_taken_and_a_bad_one_changes_nothing() {
     }
     let service = Service::start("detect.backend = \"fake\"\n");
     let mosquitto = Mosquitto::subscribe(service.mqtt, "spotter/test/status");
-    let good = std::fs::read_to_string(&service.config).unwrap();
-    std::fs::write(&service.config, format!("{good}detect.rate = 3\n")).unwrap();
-    signal(service.process.0.id(), "HUP");
-    assert!(
-        service.logged("the old one stays in force", Duration::from_secs(30)),
-        "{}",
-        service.log()
-    );
-    std::fs::write(&service.config, format!("{good}detect.rate_hz = 3.0\n")).unwrap();
-    signal(service.process.0.id(), "HUP");
-    assert!(service.logged("configuration changed", Duration::from_secs(30)), "{}", service.log());
-    let until = Instant::now() + Duration::from_secs(20);
-    let fine = |m: &Mosquitto| {
-        let last = m.last("spotter/test/status").unwrap_or_default();
-        let all = m.messages();
-        let told = all.iter().any(|(_, p)| p.contains("rate") && p.contains("unknown field"));
-        told && last.contains("\"error\":null")
+    // Each state is awaited before the next change: a retained message only tells the newest.
+    let wait_for_status = |text: &str| {
+        let until = Instant::now() + Duration::from_secs(30);
+        while !mosquitto.last("spotter/test/status").is_some_and(|s| s.contains(text)) {
+            assert!(Instant::now() < until, "no {text}: {:?}", mosquitto.messages());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     };
-    while !fine(&mosquitto) {
-        assert!(Instant::now() < until, "{:?}", mosquitto.messages());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_for_status("\"error\":null");
+    let good = std::fs::read_to_string(&service.config).unwrap();
+    let pid = service.process.0.id();
+    std::fs::write(&service.config, format!("{good}detect.rate = 3\n")).unwrap();
+    signal(pid, "HUP");
+    wait_for_status("unknown field");
+    assert!(service.log().contains("the old one stays in force"), "{}", service.log());
+    std::fs::write(&service.config, format!("{good}detect.rate_hz = 3.0\n")).unwrap();
+    signal(pid, "HUP");
+    wait_for_status("\"error\":null");
+    assert!(service.log().contains("configuration changed"), "{}", service.log());
     service.stop();
 }
 

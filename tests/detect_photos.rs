@@ -1,6 +1,7 @@
 //! Real photographs through the real models, where setup.sh has put both.
 
 #![allow(clippy::unwrap_used)]
+#![cfg(feature = "tflite")]
 
 use std::path::Path;
 

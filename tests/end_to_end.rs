@@ -2,7 +2,6 @@
 //!
 //! With SPOTTER_BIN set to the arm64 binary (board/run-arm64.sh) the same tests run under QEMU, slower and with fewer publishers.
 #![cfg(all(feature = "gst", feature = "tflite"))]
-
 #![allow(clippy::unwrap_used)] // a test may end at the first surprise
 
 mod support;

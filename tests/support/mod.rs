@@ -155,18 +155,6 @@ impl Service {
         self.log.lock().unwrap().join("\n")
     }
 
-    /// Waits until a line of the log holds `text`.
-    pub fn logged(&self, text: &str, at_most: Duration) -> bool {
-        let until = Instant::now() + at_most;
-        while Instant::now() < until {
-            if self.log.lock().unwrap().iter().any(|l| l.contains(text)) {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        false
-    }
-
     /// Ends the service as a service manager does; it must drain and end with 0.
     pub fn stop(mut self) {
         self.process.terminate();
