@@ -65,8 +65,8 @@ set_up
 stage "format" cargo fmt --check
 stage "clippy" cargo clippy --all-targets -- -D warnings
 stage "shell scripts" shell_scripts
-stage "tests" cargo test
-stage "tests without GStreamer and TensorFlow Lite" cargo test --no-default-features
+stage "tests" cargo test --no-fail-fast
+stage "tests without GStreamer and TensorFlow Lite" cargo test --no-fail-fast --no-default-features
 stage "fuzz targets build" fuzz_targets
 if [[ $arm64 == yes ]]; then
     stage "arm64 release build" board/cross.sh
@@ -81,5 +81,6 @@ read -r passed tests_failed < <(awk '
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
 printf 'stages: %d ok, %d failed; %d s in all\n' $((${#summary[@]} - failed)) "$failed" "$SECONDS"
+grep -a '^SKIPPED' "$log" | sort -u || true
 printf '%d passed, %d failed\n' "$passed" "$tests_failed"
 [[ $failed == 0 ]]

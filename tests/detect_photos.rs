@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "tflite")]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::path::Path;
 
 use spotter::config;
 use spotter::decode::{Picture, RgbPicture};
 use spotter::detect::heads::nms::iou;
-use spotter::detect::{Detection, Detector, Paths, open};
+use spotter::detect::{Detection, Detector, OpenError, Paths, open};
 
 /// A label, and its box in parts of the picture where the animal is plain to see.
 type Animal = (&'static str, Option<[f32; 4]>);
@@ -31,7 +34,7 @@ fn look(detector: &mut dyn Detector, model: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/photos");
     for (file, animals) in PHOTOS {
         let Some(photo) = load(&folder.join(file)) else {
-            println!("SKIPPED {file}: not there, ./setup.sh fetches it");
+            skip::skip(&format!("no {file}; run ./setup.sh"));
             continue;
         };
         let found = detector.detect(&photo.view()).unwrap();
@@ -67,7 +70,8 @@ fn animals_in_photographs_are_named() {
         let cfg = config::Detect { model: model.clone(), ..Default::default() };
         match open(&cfg, &Paths::new("/nonexistent")) {
             Ok(mut detector) => look(&mut *detector, &model),
-            Err(e) => println!("SKIPPED {model}: {e}"),
+            Err(e @ OpenError::NoLibrary { .. }) => skip::skip(&e.to_string()),
+            Err(e) => panic!("{model}: {e}"),
         }
     }
 }

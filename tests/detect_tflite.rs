@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "tflite")]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +44,7 @@ impl Copy {
         let manifest = find_manifest(&settings(), &paths());
         let library = locate::libraries(Path::new(""), Path::new("/nonexistent"));
         let (Ok(manifest), true) = (manifest, library[0].is_file()) else {
-            println!("SKIPPED: no model or no TensorFlow Lite library; ./setup.sh fetches them");
+            skip::skip("no model or no TensorFlow Lite library; run ./setup.sh");
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
@@ -198,7 +201,7 @@ fn a_model_that_is_not_there_is_named_with_every_place() {
 fn float_and_uint8_models_work() {
     let library = &locate::libraries(Path::new(""), Path::new("/nonexistent"))[0];
     if !library.is_file() {
-        return println!("SKIPPED: no TensorFlow Lite library; ./setup.sh fetches it");
+        return skip::skip("no TensorFlow Lite library; run ./setup.sh");
     }
     for name in ["tiny-float", "tiny-uint8"] {
         let file =

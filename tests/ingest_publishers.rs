@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "test code, outside of test functions")]
 
 mod ingest_support;
+#[path = "support/skip.rs"]
+mod skip;
 
 use std::process::{Command, Output, Stdio};
 
 use ingest_support::*;
+use skip::skip;
 use spotter::media::ring::Read;
 use spotter::media::{StreamId, StreamStatus, VideoCodec};
 
@@ -20,7 +23,7 @@ async fn program(name: &str, args: &[&str]) -> Option<Output> {
     match within(tokio::task::spawn_blocking(move || command.output())).await.unwrap() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("SKIPPED: {name} cannot be run here: {error}");
+            skip(&format!("{name} cannot be run here: {error}"));
             None
         }
     }
@@ -118,15 +121,16 @@ async fn librtmp_publishes() {
     gst_publishes("rtmpsink", " live=1 flashver=FMLE/3.0").await;
 }
 
-/// An ffmpeg that speaks enhanced RTMP: $SPOTTER_TEST_FFMPEG, or the one in Python's imageio-ffmpeg.
+/// An ffmpeg that speaks enhanced RTMP: $SPOTTER_TEST_FFMPEG, or the one that ./setup.sh --test puts into .venv.
 async fn new_ffmpeg() -> Option<String> {
     if let Ok(path) = std::env::var("SPOTTER_TEST_FFMPEG") {
         return Some(path);
     }
     let find = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe(), end='')";
-    let output = program("python3", &["-c", find]).await?;
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/python");
+    let output = program(python, &["-c", find]).await?;
     if !output.status.success() {
-        eprintln!("SKIPPED: neither $SPOTTER_TEST_FFMPEG nor Python's imageio-ffmpeg is here");
+        skip("neither $SPOTTER_TEST_FFMPEG nor imageio-ffmpeg in .venv; run ./setup.sh --test");
         return None;
     }
     Some(String::from_utf8_lossy(&output.stdout).into_owned())

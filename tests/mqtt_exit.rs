@@ -2,6 +2,9 @@
 //! is not installed.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -35,7 +38,7 @@ fn have(programs: &[&str]) -> bool {
         })
         .collect();
     if !missing.is_empty() {
-        eprintln!("SKIPPED: {missing:?} not installed");
+        skip::skip(&format!("{missing:?} not installed; run ./setup.sh --test"));
     }
     missing.is_empty()
 }

@@ -4,6 +4,9 @@
 
 pub mod clip;
 pub mod readers;
+mod skip;
+
+pub(crate) use skip::skip;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -27,11 +30,6 @@ pub fn emulated() -> bool {
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Says loudly that a test did not run, and why.
-pub fn skip(why: &str) {
-    eprintln!("SKIPPED: {why}");
 }
 
 /// What the real pipeline needs: the runtime library, the models and the clip, which setup.sh fetches and makes.
