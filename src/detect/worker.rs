@@ -67,10 +67,16 @@ pub fn run(
             Work::Frame(frame, stream) => match detect_frame(&mut *detector, &frame, &stream) {
                 Ok(found) => {
                     failures = 0;
+                    back_off.reset();
                     emit(found);
                     None
                 }
-                Err(error) => Some(error),
+                // One stream's bad frame says nothing of the detector that all streams share.
+                Err(DetectError::BrokenPicture { .. }) => {
+                    stream.counters.decoder_errors.inc();
+                    None
+                }
+                Err(error) => Some(error.to_string()),
             },
             Work::Picture(job) => {
                 let started = Instant::now();
@@ -107,7 +113,6 @@ pub fn run(
             match open() {
                 Ok(new) => {
                     detector = new;
-                    back_off.reset();
                     state.send_replace(DetectorState {
                         info: Some(detector.info().clone()),
                         error: None,
@@ -125,11 +130,11 @@ fn detect_frame(
     detector: &mut dyn Detector,
     frame: &Frame,
     stream: &Arc<Stream>,
-) -> Result<Detections, String> {
+) -> Result<Detections, DetectError> {
     let started = Instant::now();
     let view = frame.picture.view();
     let (width, height) = (view.width, view.height);
-    let items = guarded(detector, &*frame.picture).map_err(|e| e.to_string())?;
+    let items = guarded(detector, &*frame.picture)?;
     let ended = Instant::now();
     let timings = Timings {
         decode: frame.decoded.saturating_duration_since(frame.arrived.mono),
@@ -177,3 +182,86 @@ fn guarded(
 
 /// How long shutdown waits for the thread: one inference of the slowest board we know.
 pub const LAST_WORK: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::decode::{PictureView, RgbPicture};
+    use crate::detect::Detection;
+    use crate::media::stream::{StreamLimits, Takeover};
+    use crate::media::{Arrival, MediaTime, StreamId, Streams};
+    use std::sync::mpsc::sync_channel;
+
+    /// Fails at every picture, or finds nothing in it.
+    struct Scripted {
+        info: DetectorInfo,
+        works: bool,
+    }
+
+    fn scripted(works: bool) -> Box<dyn Detector> {
+        let animals = config::Detect::default().animals;
+        let info = crate::detect::fake::FakeDetector::new(&animals).info().clone();
+        Box::new(Scripted { info, works })
+    }
+
+    impl Detector for Scripted {
+        fn info(&self) -> &DetectorInfo {
+            &self.info
+        }
+
+        fn detect(&mut self, _: &PictureView<'_>) -> Result<Vec<Detection>, DetectError> {
+            assert!(self.works, "as a backend with a bug would");
+            Ok(Vec::new())
+        }
+    }
+
+    fn frame(stream: &Stream, pixels: usize) -> Frame {
+        Frame {
+            stream: stream.id.clone(),
+            seq: 0,
+            pts: MediaTime::ZERO,
+            arrived: Arrival::now(),
+            decoded: Instant::now(),
+            picture: Box::new(RgbPicture { width: 1, height: 1, pixels: vec![0; pixels] }),
+        }
+    }
+
+    #[test]
+    fn a_detector_that_panics_is_reopened_and_a_broken_frame_is_only_counted() {
+        let limits =
+            StreamLimits { max_streams: 1, gop_budget_bytes: 1, grace: Duration::from_secs(9) };
+        let publication =
+            Streams::new(limits).claim(&StreamId::new("a").unwrap(), Takeover::Refused).unwrap();
+        let stream = publication.stream();
+        let scheduler = Scheduler::new(1);
+        scheduler.attach(stream, Some(1e9));
+        let (state, seen) = watch::channel(DetectorState::default());
+        let (found, finds) = sync_channel(9);
+        let thread = {
+            let scheduler = Arc::clone(&scheduler);
+            std::thread::spawn(move || {
+                let emit = move |d: Detections| found.send(d).unwrap();
+                let open: Opener = Box::new(|| Ok(scripted(true)));
+                run(&scheduler, scripted(false), open, &state, &emit)
+            })
+        };
+        scheduler.offer(frame(stream, 3));
+        let patience = Instant::now() + Duration::from_secs(30);
+        // Offered again until the reopened detector takes one.
+        let found = loop {
+            assert!(Instant::now() < patience);
+            scheduler.offer(frame(stream, 0));
+            std::thread::sleep(Duration::from_millis(20));
+            scheduler.offer(frame(stream, 3));
+            if let Ok(found) = finds.recv_timeout(Duration::from_millis(100)) {
+                break found;
+            }
+        };
+        assert!(found.items.is_empty());
+        assert!(stream.counters.decoder_errors.get() > 0);
+        assert!(seen.borrow().error.is_none());
+        scheduler.close();
+        assert_eq!(thread.join().unwrap(), Ok(()));
+    }
+}
