@@ -31,6 +31,8 @@ enum Action {
     },
     /// End a token.
     Revoke { name: String },
+    /// Make a new owner token and print it, once; the old one ends.
+    Renew,
 }
 
 pub(crate) fn run(args: Args, config: &Config) -> Result<(), Failure> {
@@ -52,6 +54,7 @@ pub(crate) fn run(args: Args, config: &Config) -> Result<(), Failure> {
             println!("{}", secret.expose());
             eprintln!("spotter: this is shown once; append it to a URL as ?token=...");
         }
+        Action::Renew => println!("{}", guard.renew_owner().map_err(Failure::usage)?.expose()),
         Action::Revoke { name } => {
             guard.revoke(&name).map_err(Failure::usage)?;
             println!("{name} is revoked");
