@@ -16,7 +16,7 @@ usage: scripts/fresh-machine.sh [--dir DIR] [--keep] SUITE [COMMAND]
   --keep      leave the root directory for inspection; else it is removed
 
 Needs root, mmdebstrap, and the Rust toolchain that is on the PATH, which is lent to the new root read-only.
-MIRROR is the Debian mirror (default: http://MIRROR), with debian/ and debian-security/ in it. Only what is
+MIRROR is the Debian mirror, with debian/ and debian-security/ in it (default: this machine's own). Only what is
 committed is cloned.
 TEXT
 }
@@ -55,7 +55,9 @@ suite=${1:-} command=${2:-./start_demo.sh --seconds 40 && ./test.sh}
 command -v mmdebstrap >/dev/null || die "mmdebstrap is missing; run: apt-get install mmdebstrap"
 toolchain=$(rustc --print sysroot) || die "no Rust toolchain on the PATH; with sudo, keep it: sudo env PATH=\"\$PATH\" $0"
 
-mirror=${MIRROR:-http://MIRROR}
+mirror=${MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Label: Debian' 2>/dev/null | head -n 1)}
+mirror=${mirror%/debian*}
+[[ -n $mirror ]] || die "this machine has no Debian mirror of its own; name one: MIRROR=http://HOST $0"
 base=$dir/$suite.tar root=$dir/$suite-root
 mkdir -p "$dir"
 
