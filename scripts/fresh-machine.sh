@@ -55,7 +55,7 @@ suite=${1:-} command=${2:-./start_demo.sh --seconds 40 && ./test.sh}
 command -v mmdebstrap >/dev/null || die "mmdebstrap is missing; run: apt-get install mmdebstrap"
 toolchain=$(rustc --print sysroot) || die "no Rust toolchain on the PATH; with sudo, keep it: sudo env PATH=\"\$PATH\" $0"
 
-mirror=${MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Label: Debian' 2>/dev/null | head -n 1)}
+mirror=${MIRROR:-$(apt-get indextargets --format '$(SITE)' 'Label: Debian' 2>/dev/null | sed -n 1p)}
 mirror=${mirror%/debian*}
 [[ -n $mirror ]] || die "this machine has no Debian mirror of its own; name one: MIRROR=http://HOST $0"
 base=$dir/$suite.tar root=$dir/$suite-root
