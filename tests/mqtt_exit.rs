@@ -527,7 +527,7 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
     let with = |ca: &str| {
         let (ca, cert, key) = (path(ca), path("client.pem"), path("client.key"));
         move |c: &mut config::Mqtt| {
-            c.broker = format!("mqtts://localhost:{port}");
+            c.broker = format!("mqtts://127.0.0.1:{port}");
             c.ca_file = ca;
             c.client_cert_file = cert;
             c.client_key_file = key;
@@ -538,7 +538,7 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
     good.stop().await;
     let bad = node(with("other.pem")).await;
     let reason = bad.down_reason().await;
-    assert!(reason.contains("TLS with localhost"), "{reason}");
+    assert!(reason.contains("TLS with 127.0.0.1"), "{reason}");
     bad.stop().await;
 }
 
