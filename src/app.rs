@@ -113,6 +113,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
+            ("detector", {
+                let scheduler = Arc::clone(&scheduler);
+                let read =
+                    move || serde_json::json!({ "pictures_refused": scheduler.pictures_refused });
+                Box::new(read)
+            }),
             (
                 "denied",
                 Box::new(move || serde_json::to_value(&denials.denials).unwrap_or_default()),

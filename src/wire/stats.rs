@@ -91,9 +91,16 @@ impl StreamMeter {
                 infer: c.infer.percentiles(),
                 total: c.total.percentiles(),
             },
-            counters: serde_json::to_value(c).unwrap_or_default(),
+            counters: counters(stream),
         }
     }
+}
+
+/// The stream's own counters, and what its ring lost.
+fn counters(stream: &Stream) -> serde_json::Value {
+    let mut all = serde_json::to_value(&stream.counters).unwrap_or_default();
+    all["units_pruned"] = stream.ring.pruned.get().into();
+    all
 }
 
 #[cfg(test)]
