@@ -111,6 +111,7 @@ fn spotter(seconds: u64) -> Service {
             .env("SPOTTER__INGEST__LISTEN", listen(rtmp))
             .env("SPOTTER__WEBSOCKET__LISTEN", listen(websocket))
             .env("SPOTTER__MQTT__LISTEN", listen(mqtt))
+            .env("SPOTTER__WEB__LISTEN", listen(0))
             .env("SPOTTER__DETECT__THREADS", "1")
             .env("SPOTTER__DETECT__MODEL", "yolov4-tiny-416")
             .spawn()

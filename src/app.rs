@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use failure::Failure;
@@ -32,7 +34,7 @@ use crate::mqtt::{self, LinkState};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, NodeStatus};
-use crate::ws;
+use crate::{web, ws};
 use decoders::Decoders;
 use doors::Doors;
 use report::{Identity, Statistics, group};
@@ -104,6 +106,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
+    let web_counters = Arc::new(web::Counters::default());
     let (status, status_seen) = watch::channel(None);
     let denials = Arc::clone(&guard);
     let statistics = Statistics::new(
@@ -113,6 +116,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
+            ("web", group(&web_counters)),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -125,6 +129,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ),
         ]),
     );
+
+    let statistics: web::StatsReader = Arc::new(move || statistics.read());
 
     // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -141,8 +147,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         guard: Arc::clone(&guard),
         detections: detections.clone(),
         streams: Arc::clone(&streams),
-        status: status_seen,
-        stats: Arc::new(move || statistics.read()),
+        status: status_seen.clone(),
+        stats: Arc::clone(&statistics),
         counters: mqtt_counters,
         broker_counters,
         link: Arc::new(watch::Sender::new(LinkState::Disabled)),
@@ -162,20 +168,30 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         counters: ws_counters,
     };
     let websocket = doors.websocket.map(|door| {
-        let (door, stop) = (Arc::new(door), exits_stop.clone());
-        let run = move || {
-            let served = ws::run(Arc::clone(&door), ws_context.clone(), stop.clone());
-            async move {
-                served.await;
-                Ok::<(), std::convert::Infallible>(())
-            }
-        };
-        tokio::spawn(supervise("websocket", BackOff::default(), exits_stop.clone(), run))
+        serve_door("websocket", door, exits_stop.clone(), move |door, stop| {
+            ws::run(door, ws_context.clone(), stop)
+        })
+    });
+    let web_context = web::Context {
+        node: Arc::clone(&node),
+        config: config.web.clone(),
+        guard: Arc::clone(&guard),
+        detections: detections.clone(),
+        streams: Arc::clone(&streams),
+        status: status_seen,
+        stats: statistics,
+        counters: web_counters,
+    };
+    let web = doors.web.map(|door| {
+        serve_door("web", door, exits_stop.clone(), move |door, stop| {
+            web::run(door, web_context.clone(), stop)
+        })
     });
     tracing::info!(
         rtmp = who.addresses.rtmp,
         websocket = who.addresses.websocket,
         mqtt = who.addresses.mqtt,
+        web = who.addresses.web,
         "spotter is ready"
     );
 
@@ -243,8 +259,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         drop(detections);
         exits_stop.cancel();
         let _ = mqtt.await;
-        if let Some(websocket) = websocket {
-            let _ = websocket.await;
+        for exit in [websocket, web].into_iter().flatten() {
+            let _ = exit.await;
         }
     };
     tokio::select! {
@@ -256,6 +272,24 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         () = signals.end() => tracing::warn!("second signal, not everything was drained"),
     }
     outcome
+}
+
+/// Keeps an exit with a door of its own running until `stop`.
+fn serve_door<F: Future<Output = ()> + Send + 'static>(
+    name: &'static str,
+    door: TcpListener,
+    stop: CancellationToken,
+    serve: impl Fn(Arc<TcpListener>, CancellationToken) -> F + Send + 'static,
+) -> JoinHandle<()> {
+    let (door, stopped) = (Arc::new(door), stop.clone());
+    let run = move || {
+        let served = serve(Arc::clone(&door), stopped.clone());
+        async move {
+            served.await;
+            Ok::<(), std::convert::Infallible>(())
+        }
+    };
+    tokio::spawn(supervise(name, BackOff::default(), stop, run))
 }
 
 /// Sends the status if it says something new.

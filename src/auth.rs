@@ -1,6 +1,7 @@
 //! Who may come through which door: the one place that every door asks. It judges; doors refuse in their own protocol.
 
 mod door;
+mod origin;
 mod store;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::health::Counter;
 use crate::media::StreamId;
 
 pub use door::{Full, Place, Places, Rarely};
+pub use origin::{Origin, bearer};
 pub use store::{AuthError, FILE_NAME, TokenInfo};
 use store::{Stamp, Token, Tokens};
 

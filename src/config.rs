@@ -24,6 +24,9 @@ pub struct Config {
     pub detect: Detect,
     pub mqtt: Mqtt,
     pub websocket: WebSocket,
+    pub web: Web,
+    /// Streams pushed on to other servers.
+    pub relay: Vec<Relay>,
     /// Per-stream settings by stream name.
     pub stream: BTreeMap<String, StreamConfig>,
 }
@@ -172,6 +175,46 @@ pub struct WebSocket {
     pub stall_timeout_s: u64,
 }
 
+/// The viewer, the HTTP API and live video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Web {
+    pub enabled: bool,
+    /// TCP for pages and the API; WebRTC takes UDP on the same port.
+    pub listen: SocketAddr,
+    pub webrtc: bool,
+    /// WebRTC viewers at a time.
+    pub max_webrtc: usize,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    /// One request's body, bytes.
+    pub max_body_bytes: usize,
+    /// A viewer that takes nothing for so long is closed.
+    pub stall_timeout_s: u64,
+}
+
+/// One stream pushed to one RTMP server.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relay {
+    /// What it is called in status and metrics.
+    pub name: String,
+    pub stream: String,
+    /// rtmp://host/app/key or rtmps://...; its path and query are secret.
+    #[serde(default)]
+    pub url: String,
+    /// A file with the URL, so that its key is not in this one.
+    #[serde(default)]
+    pub url_file: PathBuf,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, stream) = (&self.name, &self.stream);
+        f.debug_struct("Relay").field("name", name).field("stream", stream).finish_non_exhaustive()
+    }
+}
+
 /// What can differ from stream to stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -271,6 +314,21 @@ impl Default for WebSocket {
     }
 }
 
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: any(8080),
+            webrtc: true,
+            max_webrtc: 16,
+            max_connections: 512,
+            max_connections_per_address: 128,
+            max_body_bytes: 256 << 10,
+            stall_timeout_s: 5,
+        }
+    }
+}
+
 impl Default for StreamConfig {
     fn default() -> Self {
         Self { detect: true, rate_hz: None }
@@ -294,7 +352,7 @@ mod tests {
         let known = toml::Table::try_from(Config::default()).unwrap();
         let written: toml::Table = text.parse().unwrap();
         for (section, keys) in &known {
-            for key in keys.as_table().unwrap().keys() {
+            for key in keys.as_table().into_iter().flat_map(|t| t.keys()) {
                 assert!(written[section].get(key).is_some(), "{section}.{key} is not documented");
             }
         }

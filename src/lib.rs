@@ -2,16 +2,17 @@
 //!
 //! The modules in the order data flows through them; ARCHITECTURE.md walks the same way.
 
-pub mod auth;
-pub mod config; // what the owner asked for, checked // who may come through which door
+pub mod config; // what the owner asked for, checked
+pub mod auth; // who may come through which door
 
-pub mod decode; // access units -> pictures
-pub mod detect; // pictures -> detections
 pub mod ingest; // RTMP connections -> access units
 pub mod media; // access units, the GOP ring, the list of streams
-pub mod mqtt; // the JSON -> MQTT, and the embedded broker
+pub mod decode; // access units -> pictures
+pub mod detect; // pictures -> detections
 pub mod wire; // detections -> the JSON everyone reads
+pub mod mqtt; // the JSON -> MQTT, and the embedded broker
 pub mod ws; // the JSON -> WebSocket, and pictures sent in by hand
+pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 
 pub mod app; // the only file that knows every stage
 pub mod board; // what this machine is and has

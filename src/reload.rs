@@ -82,6 +82,8 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         ("decode", old.decode != new.decode),
         ("mqtt", old.mqtt != new.mqtt),
         ("websocket", old.websocket != new.websocket),
+        ("web", old.web != new.web),
+        ("relay", old.relay != new.relay),
     ];
     Some(Changes {
         auth: old.auth != new.auth,

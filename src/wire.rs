@@ -244,6 +244,7 @@ pub struct Addresses {
     pub rtmp: String,
     pub websocket: String,
     pub mqtt: String,
+    pub web: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -437,6 +438,7 @@ mod tests {
                 rtmp: "0.0.0.0:1935".into(),
                 websocket: "0.0.0.0:8765".into(),
                 mqtt: String::new(),
+                web: "0.0.0.0:8080".into(),
             },
             capacity: Capacity { max_streams: 16, streams: 1, detections_per_s: Some(38.5) },
             config: ConfigState { file: "/etc/spotter/spotter.toml".into(), error: None },

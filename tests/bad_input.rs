@@ -18,7 +18,7 @@ fn run_with(config: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("spotter.toml");
     let state = format!("node.state_dir = {:?}\n", dir.path().join("state"));
-    let doors = "ingest.listen = \"127.0.0.1:0\"\nwebsocket.listen = \"127.0.0.1:0\"\nmqtt.listen = \"127.0.0.1:0\"\n";
+    let doors = "ingest.listen = \"127.0.0.1:0\"\nwebsocket.listen = \"127.0.0.1:0\"\nweb.listen = \"127.0.0.1:0\"\nmqtt.listen = \"127.0.0.1:0\"\n";
     std::fs::write(&file, state + doors + config).unwrap();
     spotter().args(["run", "--config"]).arg(&file).output().unwrap()
 }
@@ -113,6 +113,7 @@ fn an_unreachable_broker_does_not_stop_detection() {
             .env("SPOTTER__DETECT__BACKEND", "fake")
             .env("SPOTTER__INGEST__LISTEN", format!("127.0.0.1:{rtmp}"))
             .env("SPOTTER__WEBSOCKET__LISTEN", format!("127.0.0.1:{websocket}"))
+            .env("SPOTTER__WEB__LISTEN", "127.0.0.1:0")
             .env("SPOTTER__MQTT__BROKER", format!("mqtt://127.0.0.1:{port}")),
     );
     let until = Instant::now() + Duration::from_secs(60);

@@ -14,6 +14,7 @@ pub(super) struct Doors {
     pub(super) rtmp: TcpListener,
     pub(super) websocket: Option<TcpListener>,
     pub(super) mqtt: Option<TcpListener>,
+    pub(super) web: Option<TcpListener>,
 }
 
 impl Doors {
@@ -24,7 +25,11 @@ impl Doors {
             false => None,
         };
         let mqtt = mqtt::listen(&config.mqtt).await.map_err(Failure::unavailable)?;
-        Ok(Self { rtmp, websocket, mqtt })
+        let web = match config.web.enabled {
+            true => Some(bind("web.listen", config.web.listen).await?),
+            false => None,
+        };
+        Ok(Self { rtmp, websocket, mqtt, web })
     }
 
     /// The doors as somebody on the network would dial them; empty where there is none.
@@ -38,6 +43,7 @@ impl Doors {
         Addresses {
             rtmp: dial(Some(&self.rtmp)),
             websocket: dial(self.websocket.as_ref()),
+            web: dial(self.web.as_ref()),
             mqtt: if config.mqtt.broker.is_empty() { mqtt } else { config.mqtt.broker.clone() },
         }
     }
@@ -51,6 +57,10 @@ impl Doors {
         if let Ok(at) = self.rtmp.local_addr() {
             let at = reachable(at, own);
             eprintln!("spotter:   point the glasses at  rtmp://{at}/live/stream?token={token}");
+        }
+        if let Some(Ok(at)) = self.web.as_ref().map(TcpListener::local_addr) {
+            let at = reachable(at, own);
+            eprintln!("spotter:   see it at              http://{at}/?token={token}");
         }
         if let Some(Ok(at)) = self.websocket.as_ref().map(TcpListener::local_addr) {
             let at = reachable(at, own);

@@ -58,6 +58,7 @@ impl Config {
         self.detect(&mut p);
         self.mqtt(&mut p);
         self.websocket(&mut p);
+        self.web(&mut p);
         for (name, stream) in &self.stream {
             if let Err(bad) = StreamId::new(name) {
                 p.unless(false, &format!("stream.{name}"), || bad.to_string());
@@ -152,10 +153,22 @@ impl Config {
         p.between("websocket.stall_timeout_s", w.stall_timeout_s, 1, 300);
     }
 
+    fn web(&self, p: &mut Problems) {
+        let w = &self.web;
+        p.between("web.max_webrtc", w.max_webrtc, 1, 1000);
+        p.between("web.max_connections", w.max_connections, 1, 10_000);
+        p.between("web.max_connections_per_address", w.max_connections_per_address, 1, 10_000);
+        p.between("web.max_body_bytes", w.max_body_bytes, 16 << 10, 16 << 20);
+        p.between("web.stall_timeout_s", w.stall_timeout_s, 1, 300);
+    }
+
     fn ports(&self, p: &mut Problems) {
         let mut doors = vec![("ingest.listen", self.ingest.listen)];
         if self.websocket.enabled {
             doors.push(("websocket.listen", self.websocket.listen));
+        }
+        if self.web.enabled {
+            doors.push(("web.listen", self.web.listen));
         }
         if self.mqtt.enabled && self.mqtt.broker.is_empty() {
             doors.push(("mqtt.listen", self.mqtt.listen));

@@ -95,6 +95,7 @@ pub struct Service {
     pub rtmp: u16,
     pub websocket: u16,
     pub mqtt: u16,
+    pub web: u16,
     pub dir: tempfile::TempDir,
     pub config: PathBuf,
     log: Arc<Mutex<Vec<String>>>,
@@ -109,12 +110,13 @@ impl Service {
 
     pub fn start_with(extra: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (rtmp, websocket, mqtt) = (free_port(), free_port(), free_port());
+        let [rtmp, websocket, mqtt, web] = [(); 4].map(|()| free_port());
         let config = dir.path().join("spotter.toml");
         let extra = extra(dir.path());
         let mut text = format!(
             "node.name = \"test\"\nnode.state_dir = {:?}\ningest.listen = \"127.0.0.1:{rtmp}\"\n\
-             websocket.listen = \"127.0.0.1:{websocket}\"\nmqtt.listen = \"127.0.0.1:{mqtt}\"\n",
+             websocket.listen = \"127.0.0.1:{websocket}\"\nmqtt.listen = \"127.0.0.1:{mqtt}\"\n\
+             web.listen = \"127.0.0.1:{web}\"\n",
             dir.path().join("state")
         );
         text.push_str(&extra);
@@ -131,9 +133,9 @@ impl Service {
         std::thread::spawn(move || {
             lines.map_while(Result::ok).for_each(|l| kept.lock().unwrap().push(l))
         });
-        let mut service = Self { process, rtmp, websocket, mqtt, dir, config, log };
+        let mut service = Self { process, rtmp, websocket, mqtt, web, dir, config, log };
         let patience = Duration::from_secs(if emulated() { 180 } else { 60 });
-        let doors = [rtmp, websocket, mqtt];
+        let doors = [rtmp, websocket, mqtt, web];
         let answers = |p: &u16| std::net::TcpStream::connect(("127.0.0.1", *p)).is_ok();
         let until = Instant::now() + patience;
         while !doors.iter().all(answers) {
