@@ -31,6 +31,7 @@ use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config;
 use crate::health::Counter;
 use crate::media::Streams;
+use crate::snapshots::Snapshots;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
 use visitor::Peer;
 
@@ -47,6 +48,7 @@ pub struct Context {
     pub streams: Arc<Streams>,
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
+    pub snapshots: Arc<Snapshots>,
     pub counters: Arc<Counters>,
 }
 
