@@ -146,8 +146,6 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         ]),
     );
 
-    let statistics: web::StatsReader = Arc::new(move || statistics.read());
-
     // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
     let ingest_context = ingest::Context {
@@ -164,7 +162,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         detections: detections.clone(),
         streams: Arc::clone(&streams),
         status: status_seen.clone(),
-        stats: Arc::clone(&statistics),
+        stats: statistics.reader(),
         counters: mqtt_counters,
         broker_counters,
         link: Arc::new(watch::Sender::new(LinkState::Disabled)),
@@ -195,7 +193,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         detections: detections.clone(),
         streams: Arc::clone(&streams),
         status: status_seen,
-        stats: statistics,
+        stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
         counters: web_counters,
     };
