@@ -17,7 +17,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
 }
 
 /// Whether spotter runs and answers.
-#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "It does", body = str)))]
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "It does", body = str)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -30,7 +30,7 @@ struct Ready {
 }
 
 /// Whether a published stream would be detected: the detector is open and the configuration in force is the file's.
-#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()), responses(
     (status = 200, description = "Ready", body = Ready),
     (status = 503, description = "Not ready, and why", body = Ready)))]
 async fn readyz(State(door): State<Arc<Door>>) -> (StatusCode, Json<Ready>) {

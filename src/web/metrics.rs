@@ -25,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
 
 /// Everything counted, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses(
-    (status = 200, body = String, content_type = "text/plain"),
+    (status = 200, description = "Text form 0.0.4", body = String, content_type = "text/plain"),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
 async fn metrics(
     State(door): State<Arc<Door>>,

@@ -37,7 +37,7 @@ struct LiveQuery {
 
 /// Events "detections", "stream", "status" (at the start and at each change), "stats" (each second) and "lagged".
 #[utoipa::path(get, path = "/api/v1/live", tag = "node", params(LiveQuery), responses(
-    (status = 200, body = String, content_type = "text/event-stream"),
+    (status = 200, description = "For ever", body = String, content_type = "text/event-stream"),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
 async fn live(
     State(door): State<Arc<Door>>,

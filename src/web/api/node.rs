@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
 
 /// The node's status, as MQTT retains it.
 #[utoipa::path(get, path = "/api/v1/status", tag = "node", responses(
-    (status = 200, body = NodeStatus),
+    (status = 200, description = "The status", body = NodeStatus),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
 async fn status(
     State(door): State<Arc<Door>>,
@@ -33,7 +33,7 @@ async fn status(
 
 /// Everything counted; rates are over the last second.
 #[utoipa::path(get, path = "/api/v1/stats", tag = "node", responses(
-    (status = 200, body = NodeStats),
+    (status = 200, description = "The statistics", body = NodeStats),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
 async fn stats(
     State(door): State<Arc<Door>>,

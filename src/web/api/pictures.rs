@@ -57,7 +57,7 @@ struct MjpegQuery {
 #[utoipa::path(get, path = "/api/v1/streams/{stream}/snapshot.jpg", tag = "streams",
     params(("stream" = String, Path, description = "The stream's name", pattern = "^[A-Za-z0-9_-]{1,64}$"), PictureQuery),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "image/jpeg"),
+        (status = 200, description = "JPEG", body = Vec<u8>, content_type = "image/jpeg"),
         (status = "4XX", description = "Refused, no such stream, or no picture of it now", body = ErrorBody)))]
 async fn snapshot(
     State(door): State<Arc<Door>>,
@@ -81,7 +81,7 @@ async fn snapshot(
 #[utoipa::path(get, path = "/api/v1/streams/{stream}/mjpeg", tag = "streams",
     params(("stream" = String, Path, description = "The stream's name", pattern = "^[A-Za-z0-9_-]{1,64}$"), MjpegQuery),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "multipart/x-mixed-replace"),
+        (status = 200, description = "JPEG", body = Vec<u8>, content_type = "multipart/x-mixed-replace"),
         (status = "4XX", description = "Refused, or no such stream", body = ErrorBody)))]
 async fn mjpeg(
     State(door): State<Arc<Door>>,

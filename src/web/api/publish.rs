@@ -41,7 +41,7 @@ struct PublishTo {
 
 /// Where to publish a stream to.
 #[utoipa::path(get, path = "/api/v1/publish", tag = "streams", params(PublishQuery), responses(
-    (status = 200, body = PublishTo),
+    (status = 200, description = "The URL", body = PublishTo),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
 async fn publish(
     State(door): State<Arc<Door>>,

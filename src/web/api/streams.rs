@@ -63,7 +63,7 @@ impl VideoView {
 
 /// The streams there are now.
 #[utoipa::path(get, path = "/api/v1/streams", tag = "streams", responses(
-    (status = 200, body = StreamList),
+    (status = 200, description = "The streams", body = StreamList),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
 async fn list(
     State(door): State<Arc<Door>>,
@@ -78,7 +78,7 @@ async fn list(
 #[utoipa::path(get, path = "/api/v1/streams/{stream}", tag = "streams",
     params(("stream" = String, Path, description = "The stream's name", pattern = "^[A-Za-z0-9_-]{1,64}$")),
     responses(
-        (status = 200, body = StreamView),
+        (status = 200, description = "The stream", body = StreamView),
         (status = "4XX", description = "Refused, or no such stream", body = ErrorBody)))]
 async fn one(
     State(door): State<Arc<Door>>,
