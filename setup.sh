@@ -142,6 +142,23 @@ test_packages() {
     fi
 }
 
+# promtool alone, out of Debian's package: installing that would start a server.
+promtool() {
+    [[ ! -x runtime/bin/promtool ]] || return 0
+    local temp
+    temp=$(mktemp -d)
+    say "unpacking promtool from Debian's package prometheus"
+    if ! apt-cache show prometheus >/dev/null 2>&1; then
+        need_root "(after: apt-get update)"
+        step "check the network and the files in /etc/apt/sources.list.d" as_root apt-get update
+    fi
+    (cd "$temp" && step "run as root: apt-get update" apt-get download prometheus)
+    step "remove runtime/bin and try again" dpkg-deb --extract "$temp"/prometheus_*.deb "$temp/root"
+    mkdir -p runtime/bin
+    mv "$temp/root/usr/bin/promtool" runtime/bin/promtool
+    rm -rf "$temp"
+}
+
 # The photographs of the demo clip come out of a Debian package, so apt must know its packages.
 clip() {
     if [[ ! -e demo/clip.mp4 ]] && ! apt-cache show darknet >/dev/null 2>&1; then
@@ -228,6 +245,7 @@ for arch in "${arches[@]}"; do runtime "$arch"; done
 clip
 if [[ $want_test == yes ]]; then
     test_packages
+    promtool
     venv scripts/requirements-test.txt
 fi
 [[ $want_cross == no ]] || cross

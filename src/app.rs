@@ -24,14 +24,16 @@ pub use failure::Failure;
 use crate::auth::Guard;
 use crate::board::{self, Board};
 use crate::config::{self, Config, Loaded};
+use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
-use crate::detect::{self, Detector};
+use crate::detect::{self, Detections, Detector};
 use crate::ingest::{self, IngestCounters};
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt::{self, LinkState};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
+use crate::snapshots::Snapshots;
 use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, NodeStatus};
 use crate::{web, ws};
@@ -98,9 +100,19 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     });
     let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
     let detections = broadcast::Sender::new(EXIT_BACKLOG);
-    let mut detector =
-        DetectorThread::start(&config, paths(&board, dir), &scheduler, &node, &detections)?;
-    let mut decoders = Decoders::new(config.decode.clone(), board.kind, Arc::clone(&scheduler));
+    let snapshots = Snapshots::start().map_err(Failure::unavailable)?;
+    let emit = {
+        let (node, out, snapshots) =
+            (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
+        move |frame: &Frame, found: Detections| {
+            snapshots.offer_found(frame, &found.items);
+            // No exit listens: nothing is lost that anyone wanted.
+            let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
+        }
+    };
+    let mut detector = DetectorThread::start(&config, paths(&board, dir), &scheduler, emit)?;
+    let (rooms, tap) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
+    let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
 
     let ingest_counters = Arc::new(IngestCounters::default());
     let mqtt_counters = Arc::new(mqtt::Counters::default());
@@ -117,6 +129,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
             ("web", group(&web_counters)),
+            ("snapshots", {
+                let snapshots = Arc::clone(&snapshots);
+                Box::new(move || serde_json::to_value(&snapshots.counters).unwrap_or_default())
+            }),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -129,8 +145,6 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ),
         ]),
     );
-
-    let statistics: web::StatsReader = Arc::new(move || statistics.read());
 
     // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -148,7 +162,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         detections: detections.clone(),
         streams: Arc::clone(&streams),
         status: status_seen.clone(),
-        stats: Arc::clone(&statistics),
+        stats: statistics.reader(),
         counters: mqtt_counters,
         broker_counters,
         link: Arc::new(watch::Sender::new(LinkState::Disabled)),
@@ -179,7 +193,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         detections: detections.clone(),
         streams: Arc::clone(&streams),
         status: status_seen,
-        stats: statistics,
+        stats: statistics.reader(),
+        snapshots: Arc::clone(&snapshots),
         counters: web_counters,
     };
     let web = doors.web.map(|door| {
@@ -345,8 +360,7 @@ impl DetectorThread {
         config: &Config,
         paths: detect::Paths,
         scheduler: &Arc<Scheduler>,
-        node: &Arc<str>,
-        out: &broadcast::Sender<Arc<Encoded>>,
+        emit: impl Fn(&Frame, Detections) + Send + 'static,
     ) -> Result<Self, Failure> {
         let first = detect::open(&config.detect, &paths).map_err(Failure::config)?;
         let info = first.info();
@@ -364,14 +378,10 @@ impl DetectorThread {
                 detect::open(&detect, &paths).map_err(|e| e.to_string())
             })
         };
-        let (scheduler, node, out) = (Arc::clone(scheduler), Arc::clone(node), out.clone());
+        let scheduler = Arc::clone(scheduler);
         let thread = std::thread::Builder::new()
             .name("detect".into())
             .spawn(move || {
-                let emit = move |found| {
-                    // No exit listens: nothing is lost that anyone wanted.
-                    let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
-                };
                 let _ = done.send(worker::run(&scheduler, first, open, &state, &emit));
             })
             .map_err(Failure::unavailable)?;

@@ -267,6 +267,11 @@ impl Guard {
         Ok(secret)
     }
 
+    /// The owner's token, to be shown to who may administer anyway.
+    pub fn owner(&self) -> Option<Secret> {
+        self.state.read().tokens.owner()
+    }
+
     /// Where the tokens are kept.
     pub fn file(&self) -> &Path {
         &self.file

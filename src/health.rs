@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ struct Samples {
 }
 
 /// Percentiles of a [`Latency`] in milliseconds; all zero before the first sample.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
 pub struct Percentiles {
     pub p50: f64,
     pub p95: f64,

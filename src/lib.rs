@@ -9,6 +9,8 @@ pub mod ingest; // RTMP connections -> access units
 pub mod media; // access units, the GOP ring, the list of streams
 pub mod decode; // access units -> pictures
 pub mod detect; // pictures -> detections
+pub mod jpeg; // pictures, with or without boxes -> JPEG
+pub mod snapshots; // the newest picture of each stream as JPEG, while somebody looks
 pub mod wire; // detections -> the JSON everyone reads
 pub mod mqtt; // the JSON -> MQTT, and the embedded broker
 pub mod ws; // the JSON -> WebSocket, and pictures sent in by hand

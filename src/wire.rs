@@ -1,7 +1,8 @@
 //! The versioned JSON of MQTT and WebSocket, held by golden files. It shapes messages; the exits carry them.
 
-mod demo;
-mod stats;
+mod demo; // the old demo's messages
+mod filter; // what of all that one subscriber gets
+mod stats; // the statistics message
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -9,13 +10,15 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::detect::{Detection, Detections, DetectorInfo, Timings};
 use crate::media::StreamStatus;
 use crate::media::stream::StreamSummary;
 
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
-pub use stats::{Load, NodeStats, StreamMeter, StreamStats};
+pub use filter::{BadFilter, Filter, Heard};
+pub use stats::{Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 
 /// The version every message of this form carries.
 pub const VERSION: u32 = 1;
@@ -183,11 +186,7 @@ pub fn stream_gone(node: &str, stream: &str) -> Bytes {
 }
 
 fn status_name(status: Option<StreamStatus>) -> &'static str {
-    match status {
-        Some(StreamStatus::Online) => "online",
-        Some(StreamStatus::Waiting) => "waiting",
-        None => "offline",
-    }
+    status.map_or("offline", StreamStatus::name)
 }
 
 /// `{"type":"error","code":..,"message":..}`: a request could not be understood or done.
@@ -214,7 +213,7 @@ pub fn lagged(dropped: u64) -> Bytes {
 }
 
 /// What a node is and has, retained on MQTT. Addresses carry no credentials.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct NodeStatus {
     pub version: String,
     /// The board's name as `spotter probe` shows it.
@@ -230,7 +229,7 @@ pub struct NodeStatus {
     pub config: ConfigState,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DecoderInUse {
     pub stream: String,
     pub decoder: String,
@@ -239,7 +238,7 @@ pub struct DecoderInUse {
 }
 
 /// `host:port` each; empty when that door is closed.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct Addresses {
     pub rtmp: String,
     pub websocket: String,
@@ -247,7 +246,7 @@ pub struct Addresses {
     pub web: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Capacity {
     pub max_streams: usize,
     pub streams: usize,
@@ -255,7 +254,7 @@ pub struct Capacity {
     pub detections_per_s: Option<f64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ConfigState {
     /// Empty: built-in defaults.
     pub file: String,

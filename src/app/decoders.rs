@@ -13,11 +13,13 @@ use crate::config::{self, Config};
 use crate::decode::{self, DecoderState};
 use crate::detect::scheduler::Scheduler;
 use crate::media::{Stream, StreamId, Streams};
+use crate::snapshots::Snapshots;
 
 pub(super) struct Decoders {
     config: config::Decode,
     board: BoardKind,
     scheduler: Arc<Scheduler>,
+    snapshots: Arc<Snapshots>,
     running: BTreeMap<StreamId, Running>,
     /// Bumped when any decoder's state changes.
     changed: watch::Sender<u64>,
@@ -31,9 +33,14 @@ struct Running {
 }
 
 impl Decoders {
-    pub(super) fn new(config: config::Decode, board: BoardKind, scheduler: Arc<Scheduler>) -> Self {
+    pub(super) fn new(
+        config: config::Decode,
+        board: BoardKind,
+        scheduler: Arc<Scheduler>,
+        snapshots: Arc<Snapshots>,
+    ) -> Self {
         let changed = watch::Sender::new(0);
-        Self { config, board, scheduler, running: BTreeMap::new(), changed }
+        Self { config, board, scheduler, snapshots, running: BTreeMap::new(), changed }
     }
 
     /// Starts what is new and lets go of what is over. A stream that ended and came again under its name is new.
@@ -58,12 +65,15 @@ impl Decoders {
         self.scheduler.attach(stream, rate(config, &stream.id));
         let (state, seen) = watch::channel(DecoderState::default());
         let stop = CancellationToken::new();
-        let scheduler = Arc::clone(&self.scheduler);
+        let (scheduler, snapshots) = (Arc::clone(&self.scheduler), Arc::clone(&self.snapshots));
         let task = tokio::spawn(decode::run(
             Arc::clone(stream),
             self.config.clone(),
             self.board,
-            move |frame| scheduler.offer(frame),
+            move |frame| {
+                snapshots.offer(&frame);
+                scheduler.offer(frame);
+            },
             state,
             stop.clone(),
         ));

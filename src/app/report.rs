@@ -69,34 +69,38 @@ pub(super) fn group<T: Serialize + Send + Sync + 'static>(counters: &Arc<T>) -> 
     Box::new(move || serde_json::to_value(&*counters).unwrap_or_default())
 }
 
-/// Makes the statistics message.
+/// Makes the statistics message, for each reader with rates over the time since its own last reading.
 pub(super) struct Statistics {
     started: Instant,
     streams: Arc<Streams>,
     groups: BTreeMap<&'static str, Group>,
-    meter: Mutex<(StreamMeter, Cpu)>,
 }
 
 impl Statistics {
-    pub(super) fn new(streams: Arc<Streams>, groups: BTreeMap<&'static str, Group>) -> Self {
-        let meter = Mutex::new((StreamMeter::default(), Cpu::now()));
-        Self { started: Instant::now(), streams, groups, meter }
+    pub(super) fn new(streams: Arc<Streams>, groups: BTreeMap<&'static str, Group>) -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), streams, groups })
     }
 
-    pub(super) fn read(&self) -> NodeStats {
-        let now = Instant::now();
-        let mut meter = self.meter.lock();
-        let cpu = Cpu::now();
-        let cpu_percent = cpu.percent_since(&meter.1);
-        meter.1 = cpu;
+    pub(super) fn reader(self: &Arc<Self>) -> Arc<dyn Fn() -> NodeStats + Send + Sync> {
+        let statistics = Arc::clone(self);
+        let meter = Mutex::new((StreamMeter::default(), Cpu::now()));
+        Arc::new(move || {
+            let (streams, cpu) = &mut *meter.lock();
+            statistics.read(streams, cpu)
+        })
+    }
+
+    fn read(&self, meter: &mut StreamMeter, cpu: &mut Cpu) -> NodeStats {
+        let before = std::mem::replace(cpu, Cpu::now());
         NodeStats {
             uptime_s: self.started.elapsed().as_secs(),
             load: Load {
-                cpu_percent,
+                cpu_percent: cpu.percent_since(&before),
+                cpu_seconds: cpu.used_s,
                 memory_bytes: memory_bytes(),
                 temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
             },
-            streams: meter.0.read(&self.streams.list(), now),
+            streams: meter.read(&self.streams.list(), Instant::now()),
             counters: self.groups.iter().map(|(name, read)| (*name, read())).collect(),
         }
     }

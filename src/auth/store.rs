@@ -201,6 +201,11 @@ impl Tokens {
         Ok(())
     }
 
+    /// The owner's token, unless a person deleted it from the file.
+    pub(super) fn owner(&self) -> Option<Secret> {
+        self.token.iter().find_map(|token| token.secret.clone()).map(Secret)
+    }
+
     pub(super) fn set_owner(&mut self, secret: &Secret) {
         self.token.retain(|t| t.name != OWNER);
         self.token.insert(0, Token::owner(secret));

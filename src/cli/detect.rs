@@ -7,10 +7,9 @@ use std::time::Instant;
 use serde::Serialize;
 use spotter::app::{self, Failure};
 use spotter::config::Config;
-use spotter::decode::{Picture, RgbPicture};
+use spotter::decode::{Picture, PictureView, RgbPicture};
 use spotter::detect::{Detection, Detector};
-
-use super::draw;
+use spotter::jpeg;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -108,9 +107,24 @@ fn look(
         println!("{}{at}: {names}", file.display());
     }
     match &args.save {
-        Some(dir) => draw::save(dir, file, pts_ms, &view, &found),
+        Some(dir) => save(dir, file, pts_ms, &view, &found),
         None => Ok(()),
     }
+}
+
+fn save(
+    dir: &Path,
+    file: &Path,
+    pts_ms: Option<i64>,
+    view: &PictureView<'_>,
+    found: &[Detection],
+) -> Result<(), Failure> {
+    let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or("picture");
+    let at = pts_ms.map(|ms| format!("-{ms:08}")).unwrap_or_default();
+    let path = dir.join(format!("{stem}{at}.jpg"));
+    let bytes = jpeg::encode(view, found, jpeg::QUALITY).map_err(Failure::usage)?;
+    std::fs::write(&path, bytes)
+        .map_err(|e| Failure::usage(format!("cannot write {}: {e}", path.display())))
 }
 
 fn item(d: &Detection) -> Item<'_> {

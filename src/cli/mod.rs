@@ -3,6 +3,5 @@
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod detect;
-mod draw;
 pub(crate) mod probe;
 pub(crate) mod token;

@@ -101,6 +101,41 @@ impl Picture for RgbPicture {
     }
 }
 
+/// A picture copied out of foreign memory, to be looked at after that is given back.
+#[derive(Debug)]
+pub struct OwnedPicture {
+    width: u32,
+    height: u32,
+    format: PixelFormat,
+    colour: Colour,
+    planes: [(Vec<u8>, usize); 3],
+}
+
+impl OwnedPicture {
+    pub fn copy(view: &PictureView<'_>) -> Self {
+        Self {
+            width: view.width,
+            height: view.height,
+            format: view.format,
+            colour: view.colour,
+            planes: view.planes.map(|p| (p.data.to_vec(), p.stride)),
+        }
+    }
+}
+
+impl Picture for OwnedPicture {
+    fn view(&self) -> PictureView<'_> {
+        let plane = |n: usize| Plane { data: &self.planes[n].0, stride: self.planes[n].1 };
+        PictureView {
+            width: self.width,
+            height: self.height,
+            format: self.format,
+            colour: self.colour,
+            planes: [plane(0), plane(1), plane(2)],
+        }
+    }
+}
+
 /// One decoded picture of a stream.
 pub struct Frame {
     pub stream: StreamId,

@@ -23,7 +23,8 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use frame::{
-    Colour, Frame, Matrix, Picture, PictureView, PixelFormat, Plane, Range, RgbPicture,
+    Colour, Frame, Matrix, OwnedPicture, Picture, PictureView, PixelFormat, Plane, Range,
+    RgbPicture,
 };
 pub use inspect::{DecoderReport, inspect};
 pub use task::run;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::decode::PictureView;
 use crate::media::{MediaTime, StreamId};
@@ -57,7 +58,7 @@ pub struct Detections {
 }
 
 /// What a detector says of itself wherever a user looks.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DetectorInfo {
     /// "tflite-xnnpack", "tflite-delegate", "fake".
     pub backend: String,

@@ -37,7 +37,7 @@ pub fn run(
     first: Box<dyn Detector>,
     mut open: Opener,
     state: &watch::Sender<DetectorState>,
-    emit: &dyn Fn(Detections),
+    emit: &dyn Fn(&Frame, Detections),
 ) -> Result<(), String> {
     state.send_replace(DetectorState { info: Some(first.info().clone()), error: None });
     let mut detector = first;
@@ -68,7 +68,7 @@ pub fn run(
                 Ok(found) => {
                     failures = 0;
                     back_off.reset();
-                    emit(found);
+                    emit(&frame, found);
                     None
                 }
                 // One stream's bad frame says nothing of the detector that all streams share.
@@ -241,7 +241,7 @@ mod tests {
         let thread = {
             let scheduler = Arc::clone(&scheduler);
             std::thread::spawn(move || {
-                let emit = move |d: Detections| found.send(d).unwrap();
+                let emit = move |_: &Frame, d: Detections| found.send(d).unwrap();
                 let open: Opener = Box::new(|| Ok(scripted(true)));
                 run(&scheduler, scripted(false), open, &state, &emit)
             })

@@ -23,6 +23,16 @@ pub enum StreamStatus {
     Waiting,
 }
 
+impl StreamStatus {
+    /// As messages say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
 /// One stream by name, shared by its publisher and all its readers.
 #[derive(Debug)]
 pub struct Stream {

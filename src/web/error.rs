@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::Denied;
+use crate::media::StreamId;
 use crate::media::unit::BadStreamName;
 
 /// Why a request was not served.
@@ -40,14 +41,18 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub(super) fn no_stream(name: &str) -> Self {
-        let message =
-            format!("there is no stream {name} now: publish it, or look at /api/v1/streams");
-        Self::new(StatusCode::NOT_FOUND, "no_stream", message)
+    pub(super) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    pub(super) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    pub(super) fn no_stream(id: &StreamId) -> Self {
+        let message = format!("there is no stream {id} now: publish it, or see /api/v1/streams");
+        Self::not_found("no_stream", message)
+    }
+
+    /// In the first moments, before every stage said what it is.
+    pub(super) fn starting() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "spotter is starting: ask again")
     }
 }
 

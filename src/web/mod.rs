@@ -2,8 +2,12 @@
 //! the limits and handed to the router; what each path does is in the files below.
 
 mod api; // /api/v1
+mod asked; // what a request asks for
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
+mod health; // /healthz, /readyz
+mod metrics; // /metrics
+mod now; // the newest detections and statistics
 mod visitor; // who asks
 
 use std::convert::Infallible;
@@ -14,7 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,7 +35,10 @@ use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config;
 use crate::health::Counter;
 use crate::media::Streams;
+use crate::snapshots::Snapshots;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
+use error::ApiError;
+use now::Now;
 use visitor::Peer;
 
 /// Makes the statistics of the moment.
@@ -47,6 +54,7 @@ pub struct Context {
     pub streams: Arc<Streams>,
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
+    pub snapshots: Arc<Snapshots>,
     pub counters: Arc<Counters>,
 }
 
@@ -64,6 +72,8 @@ pub struct Counters {
     pub refused_busy: Counter,
     pub requests: Counter,
     pub refused_denied: Counter,
+    /// Messages that readers of the event stream lost because they were slow.
+    pub feed_dropped: Counter,
     /// Connections that ended in an error: no HTTP, an oversized head, silence, nothing read.
     pub broken: Counter,
 }
@@ -72,6 +82,7 @@ pub struct Counters {
 #[derive(Debug)]
 struct Door {
     ctx: Context,
+    now: Now,
     /// Ends what would otherwise go on for ever: live video, event streams.
     stop: CancellationToken,
 }
@@ -88,6 +99,13 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .fallback(|| async {
+            ApiError::not_found("no_such_path", "nothing is here: see /api/v1/openapi.json")
+        })
+        .method_not_allowed_fallback(|| async {
+            let message = "this path takes another method: see /api/v1/openapi.json";
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "bad_method", message)
+        })
         .layer(limit)
         .with_state(Arc::clone(door))
 }
@@ -99,9 +117,13 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
     // Ends the connections also when this future is dropped.
     let stop = shutdown.child_token();
     let _stop_on_drop = stop.clone().drop_guard();
-    let door = Arc::new(Door { ctx, stop: stop.clone() });
+    let door = Arc::new(Door { ctx, now: Now::default(), stop: stop.clone() });
     let router = router(&door);
     let tasks = TaskTracker::new();
+    tasks.spawn({
+        let door = Arc::clone(&door);
+        async move { door.now.follow(&door.ctx, &door.stop).await }
+    });
     let rarely = Rarely::default();
     loop {
         let accepted = tokio::select! {

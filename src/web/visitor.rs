@@ -31,12 +31,19 @@ impl Visitor {
         right: Right,
         stream: Option<&StreamId>,
     ) -> Result<Grant, ApiError> {
-        let caller =
-            Caller { peer: self.peer, forwarded: self.forwarded, token: self.token.as_deref() };
-        door.ctx.guard.check(&caller, right, stream).map_err(|denied| {
+        door.ctx.guard.check(&self.caller(), right, stream).map_err(|denied| {
             door.ctx.counters.refused_denied.inc();
             denied.into()
         })
+    }
+
+    /// Whether the caller also has another right than the one it came in with.
+    pub(super) fn has(&self, door: &Door, right: Right) -> bool {
+        door.ctx.guard.may(&self.caller(), right)
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller { peer: self.peer, forwarded: self.forwarded, token: self.token.as_deref() }
     }
 
     /// What the caller showed, for addresses that it is to come back to.

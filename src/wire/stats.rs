@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::health::Percentiles;
 use crate::media::{Stream, StreamId, StreamStatus};
 
 /// What the machine's parts take, where it tells.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
 pub struct Load {
     /// Of this process since the last message; 100 is one core.
     pub cpu_percent: Option<f64>,
+    /// Of this process since it started.
+    pub cpu_seconds: Option<f64>,
     /// Resident memory of this process, bytes.
     pub memory_bytes: Option<u64>,
     /// Degrees Celsius of the processor.
@@ -21,19 +24,22 @@ pub struct Load {
 }
 
 /// Everything counted, as `.../stats` shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct NodeStats {
     pub uptime_s: u64,
     pub load: Load,
     pub streams: Vec<StreamStats>,
     /// The counters of each door and exit by its name: "mqtt", "broker", "websocket", "denied" and so on.
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     pub counters: BTreeMap<&'static str, serde_json::Value>,
 }
 
 /// One stream's numbers. Rates are over the time since the last message, latencies over the last 600 frames.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct StreamStats {
+    #[schema(value_type = String)]
     pub stream: StreamId,
+    #[schema(value_type = String)]
     pub status: StreamStatus,
     /// Published pictures a second.
     pub fps: f64,
@@ -43,7 +49,7 @@ pub struct StreamStats {
 }
 
 /// Milliseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct StreamLatency {
     pub decode: Percentiles,
     pub wait: Percentiles,
@@ -125,7 +131,12 @@ pub(super) fn example() -> NodeStats {
     read[0].counters = serde_json::json!({ "gaps": 0 });
     NodeStats {
         uptime_s: 3600,
-        load: Load { cpu_percent: Some(41.5), memory_bytes: Some(88_000_000), temperature_c: None },
+        load: Load {
+            cpu_percent: Some(41.5),
+            cpu_seconds: Some(1500.2),
+            memory_bytes: Some(88_000_000),
+            temperature_c: None,
+        },
         streams: read,
         counters: BTreeMap::from([("denied", serde_json::json!({ "no_token": 3 }))]),
     }

@@ -23,10 +23,10 @@ use super::Door;
 use super::http::{self, BadRequest, Request as HttpRequest};
 use super::mailbox::Mailbox;
 use super::picture::File;
-use super::subscription::{Filter, Heard, Misunderstood, Request, understand};
+use super::subscription::{Request, understand};
 use crate::auth::{Caller, Denied, Right};
 use crate::media::StreamId;
-use crate::wire;
+use crate::wire::{self, BadFilter, Filter, Heard};
 
 /// How long the HTTP request may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -163,7 +163,7 @@ fn admit(
     peer: SocketAddr,
     door: &Door,
 ) -> Result<(Scope, Option<Filter>), End> {
-    let bad = |e: Misunderstood| End::BadQuery(e.message);
+    let bad = |e: BadFilter| End::BadQuery(e.to_string());
     let strings = |name| request.values(name).map(str::to_owned).collect::<Vec<_>>();
     let filter = match request.path.as_str() {
         "/" => None,

@@ -1,18 +1,10 @@
-//! What a client asks for and what of it reaches the client: requests read from JSON, and the filter they set up. Pure.
+//! What a client asks for: requests read from JSON. Pure.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::media::StreamId;
-use crate::media::stream::StreamSummary;
-use crate::wire::{self, DemoRequest, Encoded};
-
-/// Most streams or labels one subscription names.
-const MAX_NAMES: usize = 100;
+use crate::wire::{BadFilter, DemoRequest, Filter};
 
 /// A text message, understood.
 #[derive(Debug)]
@@ -36,6 +28,12 @@ impl Misunderstood {
     }
 }
 
+impl From<BadFilter> for Misunderstood {
+    fn from(bad: BadFilter) -> Self {
+        Self::new("bad_message", bad.to_string())
+    }
+}
+
 /// Reads one text message.
 pub(super) fn understand(text: &str) -> Result<Request<'_>, Misunderstood> {
     #[derive(Deserialize)]
@@ -56,7 +54,8 @@ pub(super) fn understand(text: &str) -> Result<Request<'_>, Misunderstood> {
         Some("detection_request") => serde_json::from_str(text).map(Request::Picture).map_err(bad),
         Some("subscribe") => {
             let asked: Subscribe = serde_json::from_str(text).map_err(bad)?;
-            Filter::new(asked.streams, asked.labels, asked.min_confidence).map(Request::Subscribe)
+            let filter = Filter::new(asked.streams, asked.labels, asked.min_confidence);
+            Ok(Request::Subscribe(filter?))
         }
         Some("unsubscribe") => Ok(Request::Unsubscribe),
         Some(other) => {
@@ -78,99 +77,14 @@ struct Subscribe {
     min_confidence: f32,
 }
 
-/// What a subscription lets through.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Filter {
-    /// `None`: every stream.
-    streams: Option<Vec<StreamId>>,
-    /// Empty: every label.
-    labels: Vec<String>,
-    /// 0 to 1.
-    min_confidence: f32,
-}
-
-impl Filter {
-    /// No streams, or one of them `*`: all. Likewise labels.
-    pub(super) fn new(
-        streams: Vec<String>,
-        labels: Vec<String>,
-        min_confidence: f32,
-    ) -> Result<Self, Misunderstood> {
-        if streams.len() > MAX_NAMES || labels.len() > MAX_NAMES {
-            let text = format!("more than {MAX_NAMES} streams or labels");
-            return Err(Misunderstood::new("bad_message", text));
-        }
-        if !(0.0..=1.0).contains(&min_confidence) {
-            return Err(Misunderstood::new("bad_message", "min_confidence is from 0 to 1"));
-        }
-        let every = |names: &[String]| names.is_empty() || names.iter().any(|n| n == "*");
-        let streams = if every(&streams) {
-            None
-        } else {
-            let ids: Result<_, _> = streams.iter().map(|s| StreamId::new(s)).collect();
-            Some(ids.map_err(|e| Misunderstood::new("bad_message", e.to_string()))?)
-        };
-        let labels = if every(&labels) { Vec::new() } else { labels };
-        Ok(Self { streams, labels, min_confidence })
-    }
-
-    /// Narrowed to the one stream the caller may read.
-    pub(super) fn only(mut self, stream: &StreamId) -> Self {
-        let wanted = self.takes(stream);
-        self.streams = Some(if wanted { vec![stream.clone()] } else { Vec::new() });
-        self
-    }
-
-    pub(super) fn takes(&self, stream: &StreamId) -> bool {
-        self.streams.as_ref().is_none_or(|streams| streams.contains(stream))
-    }
-
-    /// The message as this subscriber gets it. A frame of a wanted stream comes even when nothing wanted is in it, so
-    /// that a viewer can take its boxes away.
-    pub(super) fn detections(&self, message: &Encoded) -> Option<Bytes> {
-        if !self.takes(&message.detections.stream) {
-            return None;
-        }
-        Some(message.json_where(|d| {
-            d.confidence >= self.min_confidence
-                && (self.labels.is_empty() || self.labels.iter().any(|l| **l == *d.label))
-        }))
-    }
-}
-
-/// Streams as a subscriber last heard of them.
-#[derive(Debug, Default)]
-pub(super) struct Heard(BTreeMap<StreamId, StreamSummary>);
-
-impl Heard {
-    /// The messages that bring the subscriber up to date.
-    pub(super) fn news(
-        &mut self,
-        node: &str,
-        now: &Arc<[StreamSummary]>,
-        filter: &Filter,
-    ) -> Vec<Bytes> {
-        let mut news = Vec::new();
-        self.0.retain(|id, _| {
-            let here = now.iter().any(|s| s.id == *id);
-            if !here {
-                news.push(wire::stream_gone(node, id.as_str()));
-            }
-            here
-        });
-        for summary in now.iter().filter(|s| filter.takes(&s.id)) {
-            if self.0.get(&summary.id) != Some(summary) {
-                self.0.insert(summary.id.clone(), summary.clone());
-                news.push(wire::stream(node, summary));
-            }
-        }
-        news
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::media::StreamId;
+    use crate::media::stream::StreamSummary;
+    use crate::wire::Heard;
     use proptest::prelude::*;
 
     fn code(text: &str) -> &'static str {

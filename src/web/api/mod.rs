@@ -1,0 +1,55 @@
+//! `/api/v1`, with the OpenAPI document that is made from these very routes.
+
+mod feed; // Server-Sent Events
+mod node; // status and statistics
+mod pictures; // snapshot.jpg, mjpeg
+mod publish; // where to publish to
+mod streams; // which streams there are
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use utoipa::Modify;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{Door, health, metrics};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "spotter",
+        description = "Animals seen in the streams of smart glasses. From loopback nothing needs a token; from \
+            elsewhere give it as `Authorization: Bearer` or `?token=`."
+    ),
+    security(("token" = [])),
+    modifiers(&Token)
+)]
+struct Document;
+
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_default().add_security_scheme("token", bearer);
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<Door>> {
+    let documented = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(streams::routes())
+        .merge(pictures::routes())
+        .merge(publish::routes())
+        .merge(node::routes())
+        .merge(feed::routes())
+        .merge(metrics::routes())
+        .merge(health::routes());
+    let (router, document) = documented.split_for_parts();
+    let json = document.to_json().expect("the document has string keys and no failing parts");
+    let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], json) };
+    router.route("/api/v1/openapi.json", get(answer))
+}
