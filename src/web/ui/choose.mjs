@@ -20,7 +20,7 @@ export function choose(stream, can, refused, wish) {
   const noWhep = refused.whep ?? withoutWebRtc(stream, can, wish);
   if (!noWhep) return { transport: 'whep', why: 'lowest latency' };
   const codec = stream.video.codec;
-  const noMse = refused.mse ?? (can.mse(stream.video.codec_string) ? '' : `this browser does not play ${codec}`);
+  const noMse = refused.mse ?? (can.mse(stream.video.codec_string ?? '') ? '' : `this browser does not play ${codec}`);
   if (!noMse) return { transport: 'mse', why: noWhep };
   if (can.hls && !can.anyMse && !refused.hls) return { transport: 'hls', why: 'this browser has no MSE' };
   return { transport: 'mjpeg', why: refused.hls ?? noMse };
