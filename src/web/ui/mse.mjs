@@ -10,6 +10,8 @@ const LATE_S = 0.15;
 const NEAR_S = 0.07;
 /** and it jumps when it is this far behind. */
 const LOST_S = 1;
+/** A jump takes a slow browser its time; it gets so long, in ms, before the next. */
+const SETTLE_MS = 3000;
 const FASTER = 1.05;
 /** Seconds already shown that may lie in the browser's buffer, and those that stay when it is trimmed. */
 const SHOWN_MAX_S = 12;
@@ -82,6 +84,7 @@ class Feed {
   #buffer = null;
   /** Fragments, and before an initialisation segment its type. @type {(Uint8Array|string)[]} */
   #queue = [];
+  #jumped = -Infinity;
 
   constructor(source, video, failed) {
     this.source = source;
@@ -141,9 +144,16 @@ class Feed {
     const [start, end] = [ranges.start(ranges.length - 1), ranges.end(ranges.length - 1)];
     const behind = end - video.currentTime;
     // After a loss the newest pictures stand alone, and playing would stop before the hole.
-    if (behind > LOST_S || video.currentTime < start) video.currentTime = Math.max(start, end - NEAR_S);
+    if (behind > LOST_S || video.currentTime < start) this.#jump(Math.max(start, end - NEAR_S));
     else if (behind > LATE_S) video.playbackRate = FASTER;
     else if (behind < NEAR_S) video.playbackRate = 1;
+  }
+
+  #jump(to) {
+    const now = performance.now();
+    if (now - this.#jumped < SETTLE_MS) return;
+    this.#jumped = now;
+    this.video.currentTime = to;
   }
 }
 

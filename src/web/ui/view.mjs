@@ -67,7 +67,6 @@ export class View {
       this.#turn();
     });
     this.watcher.observe(this.element);
-    this.#say();
   }
 
   get large() {
