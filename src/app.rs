@@ -31,11 +31,11 @@ use crate::detect::{self, Detections, Detector};
 use crate::ingest::{self, IngestCounters};
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
-use crate::mqtt::{self, LinkState};
+use crate::mqtt;
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::snapshots::Snapshots;
 use crate::supervise::{BackOff, supervise};
-use crate::wire::{ConfigState, Encoded, NodeStatus};
+use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
 use crate::{web, ws};
 use decoders::Decoders;
 use doors::Doors;
@@ -155,6 +155,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         counters: ingest_counters,
     };
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
+    let link = watch::Sender::new(LinkState::Disabled);
+    let mut link_seen = link.subscribe();
     let mqtt_context = mqtt::Context {
         node: Arc::clone(&node),
         config: config.mqtt.clone(),
@@ -165,7 +167,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         stats: statistics.reader(),
         counters: mqtt_counters,
         broker_counters,
-        link: Arc::new(watch::Sender::new(LinkState::Disabled)),
+        link: Arc::new(link),
     };
     let mqtt = {
         let (door, stop) = (doors.mqtt.map(Arc::new), exits_stop.clone());
@@ -223,6 +225,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
+            link_seen.borrow_and_update().clone(),
             config_state.clone(),
         );
         publish(&status, now);
@@ -230,6 +233,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
             _ = detector.state.changed() => {}
+            Ok(()) = link_seen.changed() => {}
             ended = &mut detector.ended => break Err(detector_end(ended)),
             _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
             _ = signals.terminate.recv() => break Ok(()),
