@@ -5,6 +5,7 @@ mod api; // /api/v1
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
 mod visitor; // who asks
+pub mod whep; // live video over WebRTC
 
 use std::convert::Infallible;
 use std::fmt;
@@ -32,7 +33,8 @@ use crate::config;
 use crate::health::Counter;
 use crate::media::Streams;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
-use visitor::Peer;
+use visitor::{Local, Peer};
+use whep::Webrtc;
 
 /// Makes the statistics of the moment.
 pub type StatsReader = Arc<dyn Fn() -> NodeStats + Send + Sync>;
@@ -48,6 +50,8 @@ pub struct Context {
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
     pub counters: Arc<Counters>,
+    /// `None`: switched off.
+    pub webrtc: Option<Arc<Webrtc>>,
 }
 
 impl fmt::Debug for Context {
@@ -88,6 +92,7 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .merge(whep::routes())
         .layer(limit)
         .with_state(Arc::clone(door))
 }
@@ -102,6 +107,10 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
     let door = Arc::new(Door { ctx, stop: stop.clone() });
     let router = router(&door);
     let tasks = TaskTracker::new();
+    if let Some(webrtc) = door.ctx.webrtc.clone() {
+        let stop = stop.clone();
+        tasks.spawn(async move { webrtc.run(stop).await });
+    }
     let rarely = Rarely::default();
     loop {
         let accepted = tokio::select! {
@@ -146,11 +155,13 @@ async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Do
     let counters = &door.ctx.counters;
     // Live fragments are small and late ones delay the picture.
     let _ = socket.set_nodelay(true);
+    let local = socket.local_addr().map_or(peer.ip(), |a| a.ip()).to_canonical();
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(Duration::from_secs(door.ctx.config.stall_timeout_s)));
     let answer = service_fn(move |mut request: Request<Incoming>| {
         counters.requests.inc();
         request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
+        request.extensions_mut().insert(Local(local));
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });
