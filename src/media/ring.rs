@@ -83,15 +83,10 @@ impl Ring {
         self.grown.notify_waiters();
     }
 
-    /// Whether any unit that is kept is such a one.
-    pub fn any(&self, mut such: impl FnMut(&Unit) -> bool) -> bool {
-        self.inner.lock().units.iter().any(|unit| such(unit))
-    }
-
     /// Whether pictures come in another order than they are shown in.
     pub fn has_b_frames(&self) -> bool {
         let mut last = None;
-        self.any(|unit| {
+        self.inner.lock().units.iter().any(|unit| {
             let Unit::Video(unit) = unit else { return false };
             last.replace(unit.pts).is_some_and(|last| unit.pts < last)
         })

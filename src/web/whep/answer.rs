@@ -15,14 +15,6 @@ const MAX_OFFER: usize = 64 << 10;
 /// Media sections of an offer; each costs time.
 const MAX_SECTIONS: usize = 16;
 
-/// What a session sends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
-    /// The profile_idc of the stream's H.264.
-    pub(super) profile: u8,
-    pub(super) opus: bool,
-}
-
 /// One medium of the session and the payload type it is sent as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Track {
@@ -51,14 +43,15 @@ pub(super) enum Unfit {
     NoH264,
 }
 
-/// Answers `offer` as an ICE-lite server that is found at `candidates`.
+/// Answers `offer` as an ICE-lite server that is found at `candidates`, for H.264 of this profile_idc. Opus is always
+/// agreed on, sent or not: a refused first medium leaves browsers without candidates.
 pub(super) fn answer(
     offer: &str,
-    terms: Terms,
+    profile: u8,
     candidates: &[SocketAddr],
 ) -> Result<Agreed, Unfit> {
     // The parser is another's and reads what strangers send; a panic in it is one bad offer, no more.
-    let judged = catch_unwind(AssertUnwindSafe(|| judge(offer, terms, candidates)));
+    let judged = catch_unwind(AssertUnwindSafe(|| judge(offer, profile, candidates)));
     judged.unwrap_or_else(|_| Err(bad("it confuses the parser")))
 }
 
@@ -67,7 +60,7 @@ fn bad(why: impl ToString) -> Unfit {
     Unfit::BadSdp(why.to_string().chars().take(200).collect())
 }
 
-fn judge(offer: &str, terms: Terms, candidates: &[SocketAddr]) -> Result<Agreed, Unfit> {
+fn judge(offer: &str, profile: u8, candidates: &[SocketAddr]) -> Result<Agreed, Unfit> {
     let sections = offer.lines().filter(|line| line.starts_with("m=")).count();
     if offer.len() > MAX_OFFER || sections > MAX_SECTIONS {
         return Err(bad("it is too long"));
@@ -76,19 +69,21 @@ fn judge(offer: &str, terms: Terms, candidates: &[SocketAddr]) -> Result<Agreed,
     let parsed = SdpOffer::from_sdp_string(&without_candidates(offer)).map_err(bad)?;
     let creds = IceCreds::new();
     let ufrag = creds.ufrag.clone();
-    let mut rtc = config(terms).set_local_ice_credentials(creds).build(Instant::now());
+    let mut rtc = config().set_local_ice_credentials(creds).build(Instant::now());
     for address in candidates {
         rtc.add_local_candidate(Candidate::host(*address, "udp").map_err(bad)?);
     }
     let answer = rtc.sdp_api().accept_offer(parsed).map_err(bad)?.to_sdp_string();
-    let tracks: Vec<_> = mids(&answer).filter_map(|mid| track(&rtc, mid, terms.profile)).collect();
+    // A refused medium still needs one format in its line (RFC 8866 9), which str0m leaves out.
+    let answer = answer.replace("/SAVPF \r\n", "/SAVPF 0\r\n");
+    let tracks: Vec<_> = mids(&answer).filter_map(|mid| track(&rtc, mid, profile)).collect();
     let first = |kind| tracks.iter().find(|(k, _)| *k == kind).map(|(_, track)| *track);
     let video = first(MediaKind::Video).ok_or(Unfit::NoH264)?;
     let audio = first(MediaKind::Audio);
     Ok(Agreed { rtc, video, audio, answer, ufrag, remote_ufrag: remote_ufrag.to_owned() })
 }
 
-fn config(terms: Terms) -> RtcConfig {
+fn config() -> RtcConfig {
     let mut extensions = ExtensionMap::empty();
     extensions.set(4, Extension::RtpMid);
     // Lets the browser show a picture when it comes instead of when its own buffer says.
@@ -98,7 +93,7 @@ fn config(terms: Terms) -> RtcConfig {
         .set_rtp_mode(true)
         .set_extension_map(extensions)
         .clear_codecs()
-        .enable_opus(terms.opus, false);
+        .enable_opus(true, false);
     // Payload types and their retransmission's, as the browsers' own; the offer's replace them.
     for (pt, resend, profile_level) in [
         (108, 109, 0x42_e0_1f),
@@ -166,7 +161,7 @@ mod tests {
     use super::*;
 
     const OFFER: &str = include_str!("../../../tests/data/whep/chromium.sdp");
-    const TERMS: Terms = Terms { profile: 77, opus: true };
+    const MAIN: u8 = 77;
 
     fn here() -> [SocketAddr; 1] {
         ["127.0.0.1:8080".parse().unwrap()]
@@ -174,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_browser_s_offer_is_answered() {
-        let agreed = answer(OFFER, TERMS, &here()).unwrap();
+        let agreed = answer(OFFER, MAIN, &here()).unwrap();
         for line in ["a=ice-lite", "127.0.0.1 8080 typ host", "H264/90000", "a=sendonly", "opus/48000"] {
             assert!(agreed.answer.contains(line), "{line} is not in\n{}", agreed.answer);
         }
@@ -183,18 +178,19 @@ mod tests {
         let fmtp = agreed.answer.lines().find(|l| l.starts_with(&pt)).unwrap();
         assert!(fmtp.contains("4d001f") && fmtp.contains("packetization-mode=1"), "{fmtp}");
         assert_eq!(attribute(OFFER, "ice-ufrag"), Some(&*agreed.remote_ufrag));
-        let silent = answer(OFFER, Terms { opus: false, ..TERMS }, &here()).unwrap();
+        let silent = answer(&OFFER.replace("opus/", "x/"), MAIN, &here()).unwrap();
         assert_eq!(silent.audio, None);
+        assert!(silent.answer.contains("m=audio 0 UDP/TLS/RTP/SAVPF 0\r\n"), "{}", silent.answer);
     }
 
     #[test]
     fn an_offer_without_h264_is_refused() {
         let other = OFFER.replace("H264/90000", "H263/90000");
-        assert_eq!(answer(&other, TERMS, &here()).unwrap_err(), Unfit::NoH264);
+        assert_eq!(answer(&other, MAIN, &here()).unwrap_err(), Unfit::NoH264);
         let whole = OFFER.replace("packetization-mode=1", "packetization-mode=0");
-        assert_eq!(answer(&whole, TERMS, &here()).unwrap_err(), Unfit::NoH264);
+        assert_eq!(answer(&whole, MAIN, &here()).unwrap_err(), Unfit::NoH264);
         let sends = OFFER.replace("a=recvonly", "a=sendonly");
-        assert_eq!(answer(&sends, TERMS, &here()).unwrap_err(), Unfit::NoH264);
+        assert_eq!(answer(&sends, MAIN, &here()).unwrap_err(), Unfit::NoH264);
     }
 
     #[test]
@@ -204,7 +200,7 @@ mod tests {
         let unnamed = OFFER.replace("a=ice-ufrag", "a=x");
         let unsigned = OFFER.replace("a=fingerprint", "a=x");
         for text in ["", "v=0", "{}", "\0\0", &long, &sections, &unnamed, &unsigned, &OFFER[..700]] {
-            assert!(matches!(answer(text, TERMS, &here()), Err(Unfit::BadSdp(_))), "{text:.80}");
+            assert!(matches!(answer(text, MAIN, &here()), Err(Unfit::BadSdp(_))), "{text:.80}");
         }
     }
 
@@ -213,7 +209,7 @@ mod tests {
 
         #[test]
         fn any_text_is_answered_or_refused(text in "\\PC{0,200}") {
-            let _ = judge(&text, TERMS, &here());
+            let _ = judge(&text, MAIN, &here());
         }
 
         #[test]
@@ -226,7 +222,7 @@ mod tests {
                 text.replace_range(at..(at + length).min(text.len()), &with);
             }
             // Not through the last fence: a panic shows here.
-            let _ = judge(&text, TERMS, &here());
+            let _ = judge(&text, MAIN, &here());
         }
     }
 }

@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer::{self, Agreed, Terms, Unfit};
+use super::answer::{self, Agreed, Unfit};
 use super::session::{End, Flow, Session};
 use super::table::{Datagram, Entry, Table};
 use super::{Counters, WhyNot, addresses, fit};
-use crate::media::{AudioCodec, Stream, StreamId, Unit};
+use crate::media::{Stream, StreamId};
 
 /// A viewer that is not connected by then never will be.
 const ICE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,12 +109,10 @@ impl Webrtc {
         let seat = seat.map_err(|_| Refused::Busy(self.max))?;
         let bound = self.socket.local_addr().map_err(|_| Refused::NoSocket)?;
         let homes = addresses::candidates(bound, asked);
-        let opus = |u: &Unit| matches!(u, Unit::Audio(a) if a.params.codec == AudioCodec::Opus);
         // avcC's second byte is the profile (ISO/IEC 14496-15 5.3.3).
         let profile = params.record.get(1).copied().unwrap_or_default();
-        let terms = Terms { profile, opus: stream.ring.any(opus) };
         let Agreed { rtc, video, audio, answer, ufrag, remote_ufrag } =
-            answer::answer(offer, terms, &homes)?;
+            answer::answer(offer, profile, &homes)?;
         let id = Alphanumeric.sample_string(&mut rand::rng(), 24);
         let end = stop.child_token();
         let entry = Entry { stream: stream.id.clone(), ufrag, remote_ufrag, end: end.clone() };
