@@ -42,8 +42,20 @@ fn publish(url: &str, codec: &[&str]) -> Reaped {
 
 /// A GOP a second, so that nobody waits long.
 const PLAIN: [&str; 14] = [
-    "-vf", "scale=640:360", "-c:v", "libx264", "-profile:v", "baseline", "-bf", "0", "-g", "30",
-    "-preset", "ultrafast", "-pix_fmt", "yuv420p",
+    "-vf",
+    "scale=640:360",
+    "-c:v",
+    "libx264",
+    "-profile:v",
+    "baseline",
+    "-bf",
+    "0",
+    "-g",
+    "30",
+    "-preset",
+    "ultrafast",
+    "-pix_fmt",
+    "yuv420p",
 ];
 const B_FRAMES: [&str; 10] =
     ["-vf", "scale=320:180", "-c:v", "libx264", "-bf", "2", "-g", "30", "-preset", "veryfast"];
@@ -90,12 +102,18 @@ fn wait_for<T>(what: &str, service: &Service, mut look: impl FnMut() -> Option<T
 }
 
 /// Status and JSON or text of one HTTP request.
-fn http(service: &Service, method: &str, path: &str, kind: &str, body: &str) -> (u16, Value, String) {
+fn http(
+    service: &Service,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: &str,
+) -> (u16, Value, String) {
     let mut socket = TcpStream::connect(("127.0.0.1", service.web)).unwrap();
     let length = body.len();
     write!(
         socket,
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {kind}\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::StringRejection;
 use axum::extract::{Extension, Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{patch, post};
 use serde::Serialize;
+use url::form_urlencoded;
 
 pub use viewers::Webrtc;
 
@@ -94,7 +95,6 @@ async fn open(
     visitor: Visitor,
     Extension(Local(asked)): Extension<Local>,
     Path(name): Path<String>,
-    uri: Uri,
     headers: HeaderMap,
     body: Result<String, StringRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -104,9 +104,12 @@ async fn open(
     let offer = text(OFFER, &headers, body)?;
     let stream = door.ctx.streams.get(&id).ok_or_else(|| ApiError::no_stream(&name))?;
     let opened = webrtc.open(&stream, &offer, asked, &door.stop)?;
-    // A viewer that has its token in the address finds it in this one too; one with a header sends that again.
-    let query = uri.query().filter(|q| q.contains("token=")).map(|q| format!("?{q}"));
-    let location = format!("/whep/{id}/{}{}", opened.id, query.unwrap_or_default());
+    let mut location = format!("/whep/{id}/{}", opened.id);
+    // Some viewers send nothing with a DELETE but the address they were given.
+    if let Some(token) = visitor.token() {
+        let token = form_urlencoded::byte_serialize(token.as_bytes());
+        location.extend(["?token="].into_iter().chain(token));
+    }
     let headers = [
         (header::LOCATION, location),
         (header::CONTENT_TYPE, OFFER.into()),

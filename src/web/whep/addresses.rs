@@ -16,9 +16,11 @@ pub(super) fn candidates(bound: SocketAddr, asked: IpAddr) -> Vec<SocketAddr> {
             let own = own().into_iter().filter(|ip| asked.is_loopback() || !ip.is_loopback());
             let mut ips: Vec<_> = [asked].into_iter().chain(own).filter(served).collect();
             let mut seen = Vec::new();
-            ips.retain(|ip| usable(*ip) && !seen.contains(ip) && {
-                seen.push(*ip);
-                true
+            ips.retain(|ip| {
+                usable(*ip) && !seen.contains(ip) && {
+                    seen.push(*ip);
+                    true
+                }
             });
             ips
         }

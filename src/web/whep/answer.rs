@@ -45,11 +45,7 @@ pub(super) enum Unfit {
 
 /// Answers `offer` as an ICE-lite server that is found at `candidates`, for H.264 of this profile_idc. Opus is always
 /// agreed on, sent or not: a refused first medium leaves browsers without candidates.
-pub(super) fn answer(
-    offer: &str,
-    profile: u8,
-    candidates: &[SocketAddr],
-) -> Result<Agreed, Unfit> {
+pub(super) fn answer(offer: &str, profile: u8, candidates: &[SocketAddr]) -> Result<Agreed, Unfit> {
     // The parser is another's and reads what strangers send; a panic in it is one bad offer, no more.
     let judged = catch_unwind(AssertUnwindSafe(|| judge(offer, profile, candidates)));
     judged.unwrap_or_else(|_| Err(bad("it confuses the parser")))
@@ -104,7 +100,12 @@ fn config() -> RtcConfig {
         (41, 42, 0xf4_00_1f),
     ] {
         let codecs = config.codec_config();
-        codecs.add_h264(Pt::new_with_value(pt), Some(Pt::new_with_value(resend)), true, profile_level);
+        codecs.add_h264(
+            Pt::new_with_value(pt),
+            Some(Pt::new_with_value(resend)),
+            true,
+            profile_level,
+        );
     }
     config
 }
@@ -135,7 +136,8 @@ fn track(rtc: &Rtc, mid: Mid, profile: u8) -> Option<(MediaKind, Track)> {
     if !media.direction().is_sending() {
         return None;
     }
-    let offered = rtc.codec_config().params().iter().filter(|p| media.remote_pts().contains(&p.pt()));
+    let offered =
+        rtc.codec_config().params().iter().filter(|p| media.remote_pts().contains(&p.pt()));
     let fits = offered.filter(|p| matches!(p.spec().codec, Codec::H264 | Codec::Opus));
     let nearest = fits.min_by_key(|p| {
         // profile_idc, constraints and level, a byte each (RFC 6184 8.1).
@@ -170,7 +172,9 @@ mod tests {
     #[test]
     fn a_browser_s_offer_is_answered() {
         let agreed = answer(OFFER, MAIN, &here()).unwrap();
-        for line in ["a=ice-lite", "127.0.0.1 8080 typ host", "H264/90000", "a=sendonly", "opus/48000"] {
+        for line in
+            ["a=ice-lite", "127.0.0.1 8080 typ host", "H264/90000", "a=sendonly", "opus/48000"]
+        {
             assert!(agreed.answer.contains(line), "{line} is not in\n{}", agreed.answer);
         }
         assert!(agreed.audio.is_some());
@@ -199,7 +203,8 @@ mod tests {
         let sections = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n".repeat(17);
         let unnamed = OFFER.replace("a=ice-ufrag", "a=x");
         let unsigned = OFFER.replace("a=fingerprint", "a=x");
-        for text in ["", "v=0", "{}", "\0\0", &long, &sections, &unnamed, &unsigned, &OFFER[..700]] {
+        for text in ["", "v=0", "{}", "\0\0", &long, &sections, &unnamed, &unsigned, &OFFER[..700]]
+        {
             assert!(matches!(answer(text, MAIN, &here()), Err(Unfit::BadSdp(_))), "{text:.80}");
         }
     }

@@ -114,7 +114,8 @@ mod tests {
     fn unit(key: bool, nals: &[&[u8]]) -> AccessUnit {
         let data: Vec<u8> =
             nals.iter().flat_map(|n| [&(n.len() as u32).to_be_bytes()[..], n].concat()).collect();
-        let record = [&[1, 66, 0, 31, 0xFF, 0xE1, 0, 2, 0x67, 1][..], &[2, 0, 1, 0x68, 0, 2, 0x68, 9]];
+        let record =
+            [&[1, 66, 0, 31, 0xFF, 0xE1, 0, 2, 0x67, 1][..], &[2, 0, 1, 0x68, 0, 2, 0x68, 9]];
         AccessUnit {
             stream: StreamId::new("s").unwrap(),
             pts: MediaTime::ZERO,

@@ -49,7 +49,9 @@ pub(super) enum Refused {
     Stream(#[from] WhyNot),
     #[error(transparent)]
     Offer(#[from] Unfit),
-    #[error("{0} viewers watch over WebRTC already: use the MSE or HLS view, or raise web.max_webrtc")]
+    #[error(
+        "{0} viewers watch over WebRTC already: use the MSE or HLS view, or raise web.max_webrtc"
+    )]
     Busy(usize),
     #[error("the UDP socket is gone: restart spotter")]
     NoSocket,
@@ -130,7 +132,8 @@ impl Webrtc {
             ice_timeout: self.ice_timeout,
             flow: Flow::default(),
         };
-        let (counters, stream, log_id) = (Arc::clone(&self.counters), stream.id.clone(), id.clone());
+        let (counters, stream, log_id) =
+            (Arc::clone(&self.counters), stream.id.clone(), id.clone());
         self.tasks.spawn(async move {
             let _seat = seat;
             tracing::debug!(%stream, id = log_id, "WebRTC viewer asks");
