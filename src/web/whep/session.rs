@@ -27,6 +27,9 @@ const RATE: f64 = 5e6;
 /// How far ahead of `RATE` a burst may run.
 const BURST: Duration = Duration::from_millis(20);
 
+/// Calls of str0m in a row that bring nothing.
+const MAX_IDLE: u32 = 100;
+
 pub(super) struct Session {
     pub(super) rtc: Rtc,
     pub(super) video: Track,
@@ -125,6 +128,7 @@ impl Session {
 
     /// Lets str0m do all it has to do now; when it wants to be called again.
     async fn drain(&mut self) -> Result<Instant, End> {
+        let mut idle = 0;
         loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => {
@@ -132,9 +136,15 @@ impl Session {
                     if at > now {
                         return Ok(at);
                     }
+                    // Overdue again and again with nothing to show for it: not at the price of this thread.
+                    idle += 1;
+                    if idle > MAX_IDLE {
+                        return Ok(now + Duration::from_millis(1));
+                    }
                     self.rtc.handle_input(Input::Timeout(now))?;
                 }
                 Output::Transmit(packet) => {
+                    idle = 0;
                     self.counters.packets.inc();
                     self.counters.bytes.add(packet.contents.len() as u64);
                     let to = as_socket(packet.destination, &self.socket);
