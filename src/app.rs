@@ -119,6 +119,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
+    let webrtc_counters = Arc::new(web::whep::Counters::default());
     let (status, status_seen) = watch::channel(None);
     let denials = Arc::clone(&guard);
     let statistics = Statistics::new(
@@ -133,6 +134,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                 let snapshots = Arc::clone(&snapshots);
                 Box::new(move || serde_json::to_value(&snapshots.counters).unwrap_or_default())
             }),
+            ("webrtc", group(&webrtc_counters)),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -188,6 +190,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ws::run(door, ws_context.clone(), stop)
         })
     });
+    let webrtc = doors.webrtc.map(|socket| {
+        Arc::new(web::whep::Webrtc::new(socket, config.web.max_webrtc, webrtc_counters))
+    });
     let web_context = web::Context {
         node: Arc::clone(&node),
         config: config.web.clone(),
@@ -198,6 +203,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
         counters: web_counters,
+        webrtc,
     };
     let web = doors.web.map(|door| {
         serve_door("web", door, exits_stop.clone(), move |door, stop| {

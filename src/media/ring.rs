@@ -83,6 +83,15 @@ impl Ring {
         self.grown.notify_waiters();
     }
 
+    /// Whether pictures come in another order than they are shown in.
+    pub fn has_b_frames(&self) -> bool {
+        let mut last = None;
+        self.inner.lock().units.iter().any(|unit| {
+            let Unit::Video(unit) = unit else { return false };
+            last.replace(unit.pts).is_some_and(|last| unit.pts < last)
+        })
+    }
+
     /// A cursor at the newest key frame, so that a reader can start at once.
     pub fn cursor(self: &Arc<Self>) -> Cursor {
         let next = self.inner.lock().newest_key();
@@ -292,6 +301,15 @@ mod tests {
         assert_eq!(pts(&mut c).await, Ok(3));
         assert_eq!(c.skip_ahead(), 0);
         assert_eq!(pts(&mut c).await, Ok(4));
+    }
+
+    #[test]
+    fn b_frames_are_pictures_out_of_order() {
+        let ring = Ring::new(1000);
+        [0, 33, 66].into_iter().for_each(|ms| ring.push(unit(ms == 0, 10, ms)));
+        assert!(!ring.has_b_frames());
+        [166, 100, 133].into_iter().for_each(|ms| ring.push(unit(false, 10, ms)));
+        assert!(ring.has_b_frames());
     }
 
     #[tokio::test]

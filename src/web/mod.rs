@@ -9,6 +9,7 @@ mod health; // /healthz, /readyz
 mod metrics; // /metrics
 mod now; // the newest detections and statistics
 mod visitor; // who asks
+pub mod whep; // live video over WebRTC
 
 use std::convert::Infallible;
 use std::fmt;
@@ -39,7 +40,8 @@ use crate::snapshots::Snapshots;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
 use error::ApiError;
 use now::Now;
-use visitor::Peer;
+use visitor::{Local, Peer};
+use whep::Webrtc;
 
 /// Makes the statistics of the moment.
 pub type StatsReader = Arc<dyn Fn() -> NodeStats + Send + Sync>;
@@ -56,6 +58,8 @@ pub struct Context {
     pub stats: StatsReader,
     pub snapshots: Arc<Snapshots>,
     pub counters: Arc<Counters>,
+    /// `None`: switched off.
+    pub webrtc: Option<Arc<Webrtc>>,
 }
 
 impl fmt::Debug for Context {
@@ -99,6 +103,7 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .merge(whep::routes())
         .fallback(|| async {
             ApiError::not_found("no_such_path", "nothing is here: see /api/v1/openapi.json")
         })
@@ -124,6 +129,10 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
         let door = Arc::clone(&door);
         async move { door.now.follow(&door.ctx, &door.stop).await }
     });
+    if let Some(webrtc) = door.ctx.webrtc.clone() {
+        let stop = stop.clone();
+        tasks.spawn(async move { webrtc.run(stop).await });
+    }
     let rarely = Rarely::default();
     loop {
         let accepted = tokio::select! {
@@ -168,11 +177,13 @@ async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Do
     let counters = &door.ctx.counters;
     // Live fragments are small and late ones delay the picture.
     let _ = socket.set_nodelay(true);
+    let local = socket.local_addr().map_or(peer.ip(), |a| a.ip()).to_canonical();
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(Duration::from_secs(door.ctx.config.stall_timeout_s)));
     let answer = service_fn(move |mut request: Request<Incoming>| {
         counters.requests.inc();
         request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
+        request.extensions_mut().insert(Local(local));
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });
