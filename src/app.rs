@@ -28,6 +28,7 @@ use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
 use crate::detect::{self, Detector};
 use crate::ingest::{self, IngestCounters};
+use crate::live::Live;
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt::{self, LinkState};
@@ -107,6 +108,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
+    let live = Live::new();
     let (status, status_seen) = watch::channel(None);
     let denials = Arc::clone(&guard);
     let statistics = Statistics::new(
@@ -117,6 +119,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
             ("web", group(&web_counters)),
+            ("live", group(&live.counters)),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -180,6 +183,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         streams: Arc::clone(&streams),
         status: status_seen,
         stats: statistics,
+        live,
         counters: web_counters,
     };
     let web = doors.web.map(|door| {

@@ -4,6 +4,8 @@
 mod api; // /api/v1
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
+mod hls; // live video as low-latency HLS
+mod live; // live video by WebSocket
 mod visitor; // who asks
 
 use std::convert::Infallible;
@@ -25,11 +27,13 @@ use tokio::sync::{broadcast, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 
 use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config;
 use crate::health::Counter;
+use crate::live::Live;
 use crate::media::Streams;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
 use visitor::Peer;
@@ -45,6 +49,7 @@ pub struct Context {
     pub guard: Arc<Guard>,
     pub detections: broadcast::Sender<Arc<Encoded>>,
     pub streams: Arc<Streams>,
+    pub live: Arc<Live>,
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
     pub counters: Arc<Counters>,
@@ -76,6 +81,14 @@ struct Door {
     stop: CancellationToken,
 }
 
+/// A connection's stay: its place behind the door, and a word to the accept loop that it is still here. What outlives
+/// the request, as a WebSocket does, keeps the one it finds among the request's extensions.
+#[derive(Debug, Clone)]
+struct Stay {
+    _place: Arc<Place>,
+    _task: TaskTrackerToken,
+}
+
 /// A request's head must be here within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest request head, bytes.
@@ -88,6 +101,8 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .merge(live::routes())
+        .merge(hls::routes())
         .layer(limit)
         .with_state(Arc::clone(door))
 }
@@ -123,7 +138,8 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
         counters.connections.inc();
         match places.take(peer.ip()) {
             Ok(place) => {
-                let served = serve(socket, peer, router.clone(), Arc::clone(&door), place);
+                let stay = Stay { _place: Arc::new(place), _task: tasks.token() };
+                let served = serve(socket, peer, router.clone(), Arc::clone(&door), stay);
                 tasks.spawn(served);
             }
             Err(full) => {
@@ -141,8 +157,7 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
 }
 
 /// One connection to its end, or to the end of its last answer.
-async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>, place: Place) {
-    let _place = place;
+async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>, stay: Stay) {
     let counters = &door.ctx.counters;
     // Live fragments are small and late ones delay the picture.
     let _ = socket.set_nodelay(true);
@@ -151,6 +166,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Do
     let answer = service_fn(move |mut request: Request<Incoming>| {
         counters.requests.inc();
         request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
+        request.extensions_mut().insert(stay.clone());
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });
