@@ -28,6 +28,8 @@ use crate::media::{StreamId, StreamStatus};
 
 /// A viewer further behind than this goes on at the newest key frame, though the fragments would still be here.
 const MAX_BEHIND: Duration = Duration::from_secs(2);
+/// How long a viewer has to answer the close.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Viewers say nothing but pings and goodbyes.
 const MAX_HEARD: usize = 4 << 10;
 
@@ -105,7 +107,13 @@ impl Viewer {
         };
         if let Some((code, reason)) = farewell {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.send(close)).await;
+            // Until the viewer has answered, so that a reset does not overtake what it has not read yet.
+            let closing = async {
+                if self.socket.send(close).await.is_ok() {
+                    while let Some(Ok(_)) = self.socket.recv().await {}
+                }
+            };
+            let _ = tokio::time::timeout(GOODBYE, closing).await;
         }
         end
     }
