@@ -146,13 +146,16 @@ async fn viewers_get_every_frame_at_its_time() {
     }
     let mut running = Vec::new();
     for (name, ffmpeg, codecs, video, audio) in variants {
-        let file = dir.path().join(format!("{name}.mkv"));
+        let file = dir.path().join(format!("{name}.mp4"));
         encode(&ffmpeg, &file, 5, "320x180", codecs);
         let publisher = publish(&ffmpeg, &file, &service.url(name));
         running.push((name, file, video, audio, publisher, tokio::spawn(view(service.web, name))));
     }
     if root().join("demo/clip.mp4").exists() {
-        let clip = root().join("demo/clip.mp4");
+        let clip = dir.path().join("clip.mp4");
+        let mut cut = Command::new("ffmpeg");
+        cut.args(["-nostdin", "-v", "error", "-i", "demo/clip.mp4", "-t", "5", "-c", "copy"]);
+        assert!(cut.arg(&clip).current_dir(root()).status().unwrap().success());
         let publisher = publish(Path::new("ffmpeg"), &clip, &service.url("clip"));
         let viewer = tokio::spawn(view(service.web, "clip"));
         running.push(("clip", clip, "avc1.4d", ",mp4a.40.2", publisher, viewer));
@@ -192,7 +195,7 @@ async fn a_viewer_stays_over_a_reconnect_with_other_parameters() {
     let service = Service::start(LIGHT);
     let dir = tempfile::tempdir().unwrap();
     let files = ["320x180", "640x360"].map(|size| {
-        let file = dir.path().join(format!("{size}.mkv"));
+        let file = dir.path().join(format!("{size}.mp4"));
         encode(Path::new("ffmpeg"), &file, 2, size, PLAIN);
         file
     });
@@ -260,7 +263,7 @@ async fn viewers_that_do_not_read_or_leave_disturb_nobody() {
     }
     let service = Service::start(LIGHT);
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("heavy.mkv");
+    let file = dir.path().join("heavy.mp4");
     encode(Path::new("ffmpeg"), &file, 6, "640x360", HEAVY);
     let publisher = publish(Path::new("ffmpeg"), &file, &service.url("heavy"));
     let good = tokio::spawn(view(service.web, "heavy"));
@@ -297,7 +300,7 @@ async fn players_read_hls_and_wait_for_what_is_to_come() {
     let service = Service::start(LIGHT);
     let web = service.web;
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("hls.mkv");
+    let file = dir.path().join("hls.mp4");
     encode(Path::new("ffmpeg"), &file, 25, "320x180", B_FRAMES);
     let publisher = publish(Path::new("ffmpeg"), &file, &service.url("hls"));
     until_there(&service, "hls");

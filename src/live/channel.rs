@@ -169,3 +169,19 @@ pub(super) async fn run(live: Arc<Live>, channel: Arc<Channel>) {
     channel.close();
     tracing::debug!(stream = %stream.id, "live video ends");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_begins_anew_with_everyone_who_asks() {
+        let mut idle = Idle::default();
+        let ends = |idle: &mut Idle, asked| (1..100).find(|_| idle.look(asked, false));
+        assert!(!idle.look(1, false));
+        assert_eq!(ends(&mut idle, 1), Some(20));
+        assert!(!idle.look(2, false));
+        assert_eq!((1..100).find(|_| idle.look(2, true)), None);
+        assert_eq!(ends(&mut idle, 2), Some(20));
+    }
+}

@@ -101,7 +101,6 @@ impl Viewer {
         let Err(end) = ended;
         let farewell = match end {
             End::StreamOver => Some((close_code::NORMAL, "the stream is over")),
-            // A frame may be cut in the middle here, then the close is lost with it.
             End::DoorClosed => Some((close_code::AWAY, "spotter is shutting down")),
             End::Gone | End::Stalled => None,
         };

@@ -93,6 +93,9 @@ struct Stay {
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest request head, bytes.
 const MAX_HEAD: usize = 16 << 10;
+/// What the kernel may hold for one client, bytes. Left alone it takes megabytes for a viewer that does not read, and a
+/// slow one would see pictures that are seconds old; this still gives 20 Mbit/s over 50 ms.
+const SEND_BUFFER: usize = 128 << 10;
 /// How long the last answers may take at the end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -161,6 +164,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Do
     let counters = &door.ctx.counters;
     // Live fragments are small and late ones delay the picture.
     let _ = socket.set_nodelay(true);
+    let _ = socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER);
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(Duration::from_secs(door.ctx.config.stall_timeout_s)));
     let answer = service_fn(move |mut request: Request<Incoming>| {
