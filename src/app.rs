@@ -29,6 +29,7 @@ use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
 use crate::detect::{self, Detections, Detector};
 use crate::ingest::{self, IngestCounters};
+use crate::live::Live;
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt;
@@ -120,6 +121,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
     let webrtc_counters = Arc::new(web::whep::Counters::default());
+    let live = Live::new();
     let (status, status_seen) = watch::channel(None);
     let denials = Arc::clone(&guard);
     let statistics = Statistics::new(
@@ -135,6 +137,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                 Box::new(move || serde_json::to_value(&snapshots.counters).unwrap_or_default())
             }),
             ("webrtc", group(&webrtc_counters)),
+            ("live", group(&live.counters)),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -202,6 +205,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         status: status_seen,
         stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
+        live,
         counters: web_counters,
         webrtc,
     };
