@@ -29,13 +29,14 @@ use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
 use crate::detect::{self, Detections, Detector};
 use crate::ingest::{self, IngestCounters};
+use crate::live::Live;
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
-use crate::mqtt::{self, LinkState};
+use crate::mqtt;
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::snapshots::Snapshots;
 use crate::supervise::{BackOff, supervise};
-use crate::wire::{ConfigState, Encoded, NodeStatus};
+use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
 use crate::{web, ws};
 use decoders::Decoders;
 use doors::Doors;
@@ -119,6 +120,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
+    let webrtc_counters = Arc::new(web::whep::Counters::default());
+    let live = Live::new();
     let (status, status_seen) = watch::channel(None);
     let denials = Arc::clone(&guard);
     let statistics = Statistics::new(
@@ -133,6 +136,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                 let snapshots = Arc::clone(&snapshots);
                 Box::new(move || serde_json::to_value(&snapshots.counters).unwrap_or_default())
             }),
+            ("webrtc", group(&webrtc_counters)),
+            ("live", group(&live.counters)),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -155,6 +160,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         counters: ingest_counters,
     };
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
+    let link = watch::Sender::new(LinkState::Disabled);
+    let mut link_seen = link.subscribe();
     let mqtt_context = mqtt::Context {
         node: Arc::clone(&node),
         config: config.mqtt.clone(),
@@ -165,7 +172,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         stats: statistics.reader(),
         counters: mqtt_counters,
         broker_counters,
-        link: Arc::new(watch::Sender::new(LinkState::Disabled)),
+        link: Arc::new(link),
     };
     let mqtt = {
         let (door, stop) = (doors.mqtt.map(Arc::new), exits_stop.clone());
@@ -186,6 +193,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ws::run(door, ws_context.clone(), stop)
         })
     });
+    let webrtc = doors.webrtc.map(|socket| {
+        Arc::new(web::whep::Webrtc::new(socket, config.web.max_webrtc, webrtc_counters))
+    });
     let web_context = web::Context {
         node: Arc::clone(&node),
         config: config.web.clone(),
@@ -195,7 +205,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         status: status_seen,
         stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
+        live,
         counters: web_counters,
+        webrtc,
     };
     let web = doors.web.map(|door| {
         serve_door("web", door, exits_stop.clone(), move |door, stop| {
@@ -223,6 +235,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
+            link_seen.borrow_and_update().clone(),
             config_state.clone(),
         );
         publish(&status, now);
@@ -230,6 +243,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
             _ = detector.state.changed() => {}
+            Ok(()) = link_seen.changed() => {}
             ended = &mut detector.ended => break Err(detector_end(ended)),
             _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
             _ = signals.terminate.recv() => break Ok(()),

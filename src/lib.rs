@@ -7,6 +7,7 @@ pub mod auth; // who may come through which door
 
 pub mod ingest; // RTMP connections -> access units
 pub mod media; // access units, the GOP ring, the list of streams
+pub mod live; // access units -> fragmented MP4 for many viewers, HLS
 pub mod decode; // access units -> pictures
 pub mod detect; // pictures -> detections
 pub mod jpeg; // pictures, with or without boxes -> JPEG

@@ -225,8 +225,27 @@ pub struct NodeStatus {
     /// Why there is none now, or why a changed configuration was not taken.
     pub detector_error: Option<String>,
     pub addresses: Addresses,
+    pub mqtt: LinkState,
     pub capacity: Capacity,
     pub config: ConfigState,
+}
+
+/// How the connection to the broker stands. No text here holds a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum LinkState {
+    /// Switched off in the configuration.
+    Disabled,
+    Connecting {
+        broker: String,
+    },
+    Up {
+        broker: String,
+    },
+    Down {
+        broker: String,
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -439,6 +458,7 @@ mod tests {
                 mqtt: String::new(),
                 web: "0.0.0.0:8080".into(),
             },
+            mqtt: LinkState::Up { broker: "mqtt://192.0.2.9:1883".into() },
             capacity: Capacity { max_streams: 16, streams: 1, detections_per_s: Some(38.5) },
             config: ConfigState { file: "/etc/spotter/spotter.toml".into(), error: None },
         };

@@ -18,8 +18,10 @@ use spotter::config;
 use spotter::detect::{BBox, Detection, Detections, Timings};
 use spotter::media::stream::{StreamLimits, Takeover};
 use spotter::media::{MediaTime, StreamId, Streams};
-use spotter::mqtt::{self, LinkState};
-use spotter::wire::{Addresses, Capacity, ConfigState, Encoded, Load, NodeStats, NodeStatus};
+use spotter::mqtt;
+use spotter::wire::{
+    Addresses, Capacity, ConfigState, Encoded, LinkState, Load, NodeStats, NodeStatus,
+};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -71,6 +73,7 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
         detector: None,
         detector_error: None,
         addresses: Addresses::default(),
+        mqtt: LinkState::Disabled,
         capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
         config: ConfigState { file: String::new(), error: None },
     };

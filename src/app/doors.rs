@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket as Udp};
 
 use super::Failure;
 use crate::auth::FirstStart;
@@ -15,6 +15,8 @@ pub(super) struct Doors {
     pub(super) websocket: Option<TcpListener>,
     pub(super) mqtt: Option<TcpListener>,
     pub(super) web: Option<TcpListener>,
+    /// On the same port as `web`.
+    pub(super) webrtc: Option<Udp>,
 }
 
 impl Doors {
@@ -29,7 +31,11 @@ impl Doors {
             true => Some(bind("web.listen", config.web.listen).await?),
             false => None,
         };
-        Ok(Self { rtmp, websocket, mqtt, web })
+        let webrtc = match &web {
+            Some(web) if config.web.webrtc => Some(bind_udp(web).await?),
+            _ => None,
+        };
+        Ok(Self { rtmp, websocket, mqtt, web, webrtc })
     }
 
     /// The doors as somebody on the network would dial them; empty where there is none.
@@ -77,6 +83,16 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|e| {
         Failure::unavailable(format!(
             "cannot listen on {address}: {e}; stop what uses that port, or set {key}"
+        ))
+    })
+}
+
+/// WebRTC's socket, on the port that pages come from.
+async fn bind_udp(web: &TcpListener) -> Result<Udp, Failure> {
+    let address = web.local_addr().map_err(Failure::unavailable)?;
+    Udp::bind(address).await.map_err(|e| {
+        Failure::unavailable(format!(
+            "cannot open UDP {address}: {e}; stop what uses that port, or set web.webrtc = false"
         ))
     })
 }

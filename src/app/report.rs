@@ -13,7 +13,8 @@ use crate::decode::DecoderState;
 use crate::detect::worker::DetectorState;
 use crate::media::{StreamId, Streams};
 use crate::wire::{
-    Addresses, Capacity, ConfigState, DecoderInUse, Load, NodeStats, NodeStatus, StreamMeter,
+    Addresses, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats, NodeStatus,
+    StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -30,6 +31,7 @@ pub(super) fn status(
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
+    mqtt: LinkState,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -44,6 +46,7 @@ pub(super) fn status(
         detector: detector.info.clone(),
         detector_error: detector.error.clone(),
         addresses: who.addresses.clone(),
+        mqtt,
         capacity: Capacity {
             max_streams: who.max_streams,
             streams: streams.list().len(),

@@ -2,6 +2,7 @@
 
 pub mod avc;
 mod bits;
+pub mod fmp4;
 pub mod hevc;
 pub mod nal;
 pub mod ring;

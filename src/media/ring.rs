@@ -1,4 +1,5 @@
-//! The GOP ring: one publisher pushes and never waits, many cursors read, each at its own pace.
+//! The GOP ring: one writer pushes and never waits, many cursors read, each at its own pace. A stream's units wait in
+//! one for decoder, viewers and recorder; a watched stream's fragments in another for their viewers.
 //! What is old, or no longer fits a byte budget, goes a whole GOP at a time, and a cursor that lost units is told how many.
 
 use std::collections::VecDeque;
@@ -8,25 +9,52 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::unit::Unit;
+use super::unit::{AudioParams, Unit};
 use crate::health::Counter;
 
 /// The ring reaches back at least so far where the budget allows. A reader further behind jumps to the newest key frame
 /// anyway, and on a small board memory for the past is memory taken from detection.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// What a ring can hold: cheap to clone, in decoding order.
+pub trait Item: Clone {
+    /// Payload bytes, for the budget.
+    fn size(&self) -> usize;
+    /// Whether a reader can begin here.
+    fn starts_gop(&self) -> bool;
+    /// When it reached this machine.
+    fn arrived(&self) -> Instant;
+}
+
+impl Item for Unit {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn starts_gop(&self) -> bool {
+        self.is_key()
+    }
+
+    fn arrived(&self) -> Instant {
+        match self {
+            Self::Video(u) => u.arrived.mono,
+            Self::Audio(u) => u.arrived.mono,
+        }
+    }
+}
+
 #[derive(Debug)]
-pub struct Ring {
-    inner: Mutex<Inner>,
+pub struct Ring<T = Unit> {
+    inner: Mutex<Inner<T>>,
     grown: Notify,
     budget_bytes: usize,
     /// Units that left the ring before their time: a GOP over the budget, or older GOPs.
     pub pruned: Counter,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    units: VecDeque<Unit>,
+#[derive(Debug)]
+struct Inner<T> {
+    units: VecDeque<T>,
     /// Sequence number of `units[0]`.
     first: u64,
     bytes: usize,
@@ -37,35 +65,45 @@ struct Inner {
 
 /// What a cursor finds.
 #[derive(Debug)]
-pub enum Read {
-    Unit(Unit),
+pub enum Read<T = Unit> {
+    Unit(T),
     /// The cursor was overtaken and now stands at the newest key frame.
     Lagged {
         skipped: u64,
     },
 }
 
-impl Ring {
+impl<T: Item> Ring<T> {
     pub fn new(budget_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                units: VecDeque::new(),
+                first: 0,
+                bytes: 0,
+                until_key: false,
+                closed: false,
+            }),
             grown: Notify::new(),
             budget_bytes,
             pruned: Counter::default(),
         })
     }
 
+    pub fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
     /// Adds the newest unit; makes room by dropping the oldest GOPs. Never waits.
-    pub fn push(&self, unit: Unit) {
+    pub fn push(&self, unit: T) {
         {
             let mut inner = self.inner.lock();
-            if unit.is_key() {
+            if unit.starts_gop() {
                 inner.until_key = false;
             } else if inner.until_key {
                 self.pruned.inc();
                 return;
             }
-            inner.bytes += unit.len();
+            inner.bytes += unit.size();
             inner.units.push_back(unit);
             while inner.bytes > self.budget_bytes {
                 self.pruned.add(inner.drop_oldest_gop());
@@ -84,33 +122,63 @@ impl Ring {
     }
 
     /// A cursor at the newest key frame, so that a reader can start at once.
-    pub fn cursor(self: &Arc<Self>) -> Cursor {
+    pub fn cursor(self: &Arc<Self>) -> Cursor<T> {
         let next = self.inner.lock().newest_key();
         Cursor { ring: Arc::clone(self), next }
     }
+
+    /// A cursor at the oldest unit, for a reader that wants what there is of the past.
+    pub fn cursor_at_oldest(self: &Arc<Self>) -> Cursor<T> {
+        let next = self.inner.lock().first;
+        Cursor { ring: Arc::clone(self), next }
+    }
+
+    /// All that is here now, oldest first.
+    pub fn snapshot(&self) -> Vec<T> {
+        self.inner.lock().units.iter().cloned().collect()
+    }
 }
 
-impl Inner {
+impl Ring<Unit> {
+    /// Whether pictures come in another order than they are shown in.
+    pub fn has_b_frames(&self) -> bool {
+        let mut last = None;
+        self.inner.lock().units.iter().any(|unit| {
+            let Unit::Video(unit) = unit else { return false };
+            last.replace(unit.pts).is_some_and(|last| unit.pts < last)
+        })
+    }
+
+    /// What the sound kept here is; `None` without sound.
+    pub fn newest_audio(&self) -> Option<Arc<AudioParams>> {
+        self.inner.lock().units.iter().rev().find_map(|unit| match unit {
+            Unit::Audio(audio) => Some(Arc::clone(&audio.params)),
+            Unit::Video(_) => None,
+        })
+    }
+}
+
+impl<T: Item> Inner<T> {
     fn end(&self) -> u64 {
         self.first + self.units.len() as u64
     }
 
     /// Where the newest GOP begins, or the end when there is none.
     fn newest_key(&self) -> u64 {
-        let key = self.units.iter().rposition(Unit::is_key);
+        let key = self.units.iter().rposition(T::starts_gop);
         key.map_or(self.end(), |at| self.first + at as u64)
     }
 
     /// Whether what would stay without the oldest GOP still reaches back so far.
     fn second_gop_is_older_than(&self, age: Duration) -> bool {
-        let newest = self.units.back().map(arrived);
-        let second = self.second_key().and_then(|at| self.units.get(at)).map(arrived);
+        let newest = self.units.back().map(T::arrived);
+        let second = self.second_key().and_then(|at| self.units.get(at)).map(T::arrived);
         newest.zip(second).is_some_and(|(new, old)| new.saturating_duration_since(old) >= age)
     }
 
     /// Index of the second GOP's key frame.
     fn second_key(&self) -> Option<usize> {
-        self.units.iter().skip(1).position(Unit::is_key).map(|at| at + 1)
+        self.units.iter().skip(1).position(T::starts_gop).map(|at| at + 1)
     }
 
     /// Drops units up to the second key frame; with none, everything, and the rest of that GOP as it comes.
@@ -121,30 +189,23 @@ impl Inner {
         }
         let n = second.unwrap_or(self.units.len());
         for unit in self.units.drain(..n) {
-            self.bytes -= unit.len();
+            self.bytes -= unit.size();
         }
         self.first += n as u64;
         n as u64
     }
 }
 
-fn arrived(unit: &Unit) -> Instant {
-    match unit {
-        Unit::Video(u) => u.arrived.mono,
-        Unit::Audio(u) => u.arrived.mono,
-    }
-}
-
 /// A reader's place in a [`Ring`].
 #[derive(Debug)]
-pub struct Cursor {
-    ring: Arc<Ring>,
+pub struct Cursor<T = Unit> {
+    ring: Arc<Ring<T>>,
     next: u64,
 }
 
-impl Cursor {
+impl<T: Item> Cursor<T> {
     /// The next unit in order; `None` when the ring is closed and read to its end. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Read> {
+    pub async fn next(&mut self) -> Option<Read<T>> {
         let ring = Arc::clone(&self.ring);
         loop {
             let grown = ring.grown.notified();
@@ -172,7 +233,7 @@ impl Cursor {
     }
 
     /// `None`: nothing yet. `Some(None)`: nothing ever again.
-    fn look(&mut self) -> Option<Option<Read>> {
+    fn look(&mut self) -> Option<Option<Read<T>>> {
         let inner = self.ring.inner.lock();
         if self.next < inner.first {
             let to = inner.newest_key();
@@ -263,7 +324,7 @@ mod tests {
         assert_eq!(ring.pruned.get(), 0);
         // The newest came at 19 s; the GOP of 14 s is the first that reaches back 5 s.
         assert_eq!(
-            ring.inner.lock().units.front().map(arrived),
+            ring.inner.lock().units.front().map(Unit::arrived),
             Some(began + Duration::from_secs(14))
         );
     }
@@ -292,6 +353,15 @@ mod tests {
         assert_eq!(pts(&mut c).await, Ok(3));
         assert_eq!(c.skip_ahead(), 0);
         assert_eq!(pts(&mut c).await, Ok(4));
+    }
+
+    #[test]
+    fn b_frames_are_pictures_out_of_order() {
+        let ring = Ring::new(1000);
+        [0, 33, 66].into_iter().for_each(|ms| ring.push(unit(ms == 0, 10, ms)));
+        assert!(!ring.has_b_frames());
+        [166, 100, 133].into_iter().for_each(|ms| ring.push(unit(false, 10, ms)));
+        assert!(ring.has_b_frames());
     }
 
     #[tokio::test]

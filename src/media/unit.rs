@@ -134,6 +134,15 @@ pub struct VideoParams {
     pub nal_length_size: u8,
 }
 
+impl AudioCodec {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aac => "AAC",
+            Self::Opus => "Opus",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AudioParams {
     pub codec: AudioCodec,

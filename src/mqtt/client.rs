@@ -15,10 +15,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::Context;
 use super::link::{self, Endpoint, LinkError};
-use super::{Context, LinkState};
 use crate::media::stream::StreamSummary;
-use crate::wire::{self, Encoded};
+use crate::wire::{self, Encoded, LinkState};
 
 /// Requests on their way to the connection. Ten a second and stream pass through; more only wait when it stalls.
 const QUEUE: usize = 64;

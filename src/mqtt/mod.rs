@@ -26,7 +26,7 @@ use crate::auth::Guard;
 use crate::config;
 use crate::health::Counter;
 use crate::media::Streams;
-use crate::wire::{Encoded, NodeStats, NodeStatus};
+use crate::wire::{Encoded, LinkState, NodeStats, NodeStatus};
 
 pub use link::LinkError;
 
@@ -67,24 +67,6 @@ pub struct Counters {
     pub dropped_offline: Counter,
     /// Detections lost because the broker took them too slowly.
     pub dropped_slow: Counter,
-}
-
-/// How the connection to the broker stands. No text here holds a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "lowercase")]
-pub enum LinkState {
-    /// Switched off in the configuration.
-    Disabled,
-    Connecting {
-        broker: String,
-    },
-    Up {
-        broker: String,
-    },
-    Down {
-        broker: String,
-        reason: String,
-    },
 }
 
 #[derive(Debug, thiserror::Error)]

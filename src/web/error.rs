@@ -50,9 +50,13 @@ impl ApiError {
         Self::not_found("no_stream", message)
     }
 
+    pub(super) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
     /// In the first moments, before every stage said what it is.
     pub(super) fn starting() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "spotter is starting: ask again")
+        Self::unavailable("starting", "spotter is starting: ask again")
     }
 }
 

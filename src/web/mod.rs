@@ -6,9 +6,12 @@ mod asked; // what a request asks for
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
 mod health; // /healthz, /readyz
+mod hls; // live video as low-latency HLS
+mod live; // live video by WebSocket
 mod metrics; // /metrics
 mod now; // the newest detections and statistics
 mod visitor; // who asks
+pub mod whep; // live video over WebRTC
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,17 +32,20 @@ use tokio::sync::{broadcast, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 
 use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config;
 use crate::health::Counter;
+use crate::live::Live;
 use crate::media::Streams;
 use crate::snapshots::Snapshots;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
 use error::ApiError;
 use now::Now;
-use visitor::Peer;
+use visitor::{Local, Peer};
+use whep::Webrtc;
 
 /// Makes the statistics of the moment.
 pub type StatsReader = Arc<dyn Fn() -> NodeStats + Send + Sync>;
@@ -52,10 +58,13 @@ pub struct Context {
     pub guard: Arc<Guard>,
     pub detections: broadcast::Sender<Arc<Encoded>>,
     pub streams: Arc<Streams>,
+    pub live: Arc<Live>,
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
     pub snapshots: Arc<Snapshots>,
     pub counters: Arc<Counters>,
+    /// `None`: switched off.
+    pub webrtc: Option<Arc<Webrtc>>,
 }
 
 impl fmt::Debug for Context {
@@ -87,10 +96,21 @@ struct Door {
     stop: CancellationToken,
 }
 
+/// A connection's stay: its place behind the door, and a word to the accept loop that it is still here. What outlives
+/// the request, as a WebSocket does, keeps the one it finds among the request's extensions.
+#[derive(Debug, Clone)]
+struct Stay {
+    _place: Arc<Place>,
+    _task: TaskTrackerToken,
+}
+
 /// A request's head must be here within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest request head, bytes.
 const MAX_HEAD: usize = 16 << 10;
+/// What the kernel may hold for one client, bytes. Left alone it takes megabytes for a viewer that does not read, and a
+/// slow one would see pictures that are seconds old; this still gives 20 Mbit/s over 50 ms.
+const SEND_BUFFER: usize = 128 << 10;
 /// How long the last answers may take at the end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -99,6 +119,9 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .merge(whep::routes())
+        .merge(live::routes())
+        .merge(hls::routes())
         .fallback(|| async {
             ApiError::not_found("no_such_path", "nothing is here: see /api/v1/openapi.json")
         })
@@ -124,6 +147,10 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
         let door = Arc::clone(&door);
         async move { door.now.follow(&door.ctx, &door.stop).await }
     });
+    if let Some(webrtc) = door.ctx.webrtc.clone() {
+        let stop = stop.clone();
+        tasks.spawn(async move { webrtc.run(stop).await });
+    }
     let rarely = Rarely::default();
     loop {
         let accepted = tokio::select! {
@@ -145,7 +172,8 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
         counters.connections.inc();
         match places.take(peer.ip()) {
             Ok(place) => {
-                let served = serve(socket, peer, router.clone(), Arc::clone(&door), place);
+                let stay = Stay { _place: Arc::new(place), _task: tasks.token() };
+                let served = serve(socket, peer, router.clone(), Arc::clone(&door), stay);
                 tasks.spawn(served);
             }
             Err(full) => {
@@ -163,16 +191,19 @@ pub async fn run(listener: Arc<TcpListener>, ctx: Context, shutdown: Cancellatio
 }
 
 /// One connection to its end, or to the end of its last answer.
-async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>, place: Place) {
-    let _place = place;
+async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, door: Arc<Door>, stay: Stay) {
     let counters = &door.ctx.counters;
     // Live fragments are small and late ones delay the picture.
     let _ = socket.set_nodelay(true);
+    let local = socket.local_addr().map_or(peer.ip(), |a| a.ip()).to_canonical();
+    let _ = socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER);
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(Duration::from_secs(door.ctx.config.stall_timeout_s)));
     let answer = service_fn(move |mut request: Request<Incoming>| {
         counters.requests.inc();
         request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
+        request.extensions_mut().insert(Local(local));
+        request.extensions_mut().insert(stay.clone());
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });

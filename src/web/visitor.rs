@@ -16,6 +16,10 @@ use crate::media::StreamId;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
 
+/// The address of ours that the connection came to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Local(pub(super) IpAddr);
+
 /// The caller of one request. Its token comes as `Authorization: Bearer` or `?token=`.
 pub(super) struct Visitor {
     peer: IpAddr,

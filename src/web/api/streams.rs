@@ -11,11 +11,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::Right;
-use crate::media::{Stream, VideoParams};
-use crate::web::Door;
+use crate::media::fmp4::codecs;
+use crate::media::{AudioParams, Stream, VideoParams};
 use crate::web::asked::OfStream;
 use crate::web::error::{ApiError, ErrorBody};
 use crate::web::visitor::Visitor;
+use crate::web::{Door, whep};
 use crate::wire::{StreamLatency, StreamStats};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
@@ -35,6 +36,11 @@ struct StreamView {
     status: String,
     /// Null until the first parameters came.
     video: Option<VideoView>,
+    /// Null where there is no sound.
+    audio: Option<AudioView>,
+    /// Whether pictures are sent in another order than shown, which WebRTC does not carry.
+    b_frames: bool,
+    webrtc: WebrtcView,
     /// Published and searched pictures a second, over the last second.
     fps: f64,
     detections_per_s: f64,
@@ -50,14 +56,57 @@ struct StreamView {
 struct VideoView {
     /// "H.264" or "H.265".
     codec: String,
+    /// As players ask for it (RFC 6381): "avc1.64001f".
+    codec_string: String,
     /// Pixels.
     width: u32,
     height: u32,
 }
 
+#[derive(Debug, Serialize, ToSchema)]
+struct AudioView {
+    codec: String,
+    codec_string: String,
+    sample_rate_hz: u32,
+    channels: u8,
+}
+
+/// Whether WHEP would serve the stream, and why not.
+#[derive(Debug, Serialize, ToSchema)]
+struct WebrtcView {
+    offered: bool,
+    why: Option<String>,
+}
+
+impl WebrtcView {
+    fn new(door: &Door, stream: &Stream) -> Self {
+        let why = match &door.ctx.webrtc {
+            None => Some("web.webrtc is switched off".to_owned()),
+            Some(_) => whep::fit(stream).err().map(|why| why.to_string()),
+        };
+        Self { offered: why.is_none(), why }
+    }
+}
+
+impl AudioView {
+    fn new(params: &AudioParams) -> Self {
+        Self {
+            codec: params.codec.name().into(),
+            codec_string: codecs::audio_string(params),
+            sample_rate_hz: params.sample_rate_hz,
+            channels: params.channels,
+        }
+    }
+}
+
 impl VideoView {
     fn new(params: &VideoParams) -> Self {
-        Self { codec: params.codec.name().into(), width: params.width, height: params.height }
+        Self {
+            codec: params.codec.name().into(),
+            codec_string: codecs::video_string(params),
+            width: params.width,
+            height: params.height,
+        }
     }
 }
 
@@ -99,6 +148,9 @@ fn view(door: &Door, stream: &Stream) -> StreamView {
         stream: stream.id.to_string(),
         status: summary.status.name().into(),
         video: summary.params.as_deref().map(VideoView::new),
+        audio: stream.ring.newest_audio().as_deref().map(AudioView::new),
+        b_frames: stream.ring.has_b_frames(),
+        webrtc: WebrtcView::new(door, stream),
         fps: stats.map_or(0.0, |s| s.fps),
         detections_per_s: stats.map_or(0.0, |s| s.detections_per_s),
         animals_now: door.now.animals(&stream.id),

@@ -1,0 +1,197 @@
+//! `/whep/<stream>`: live video over WebRTC, asked for by HTTP (draft-ietf-wish-whep). Here offers are judged and
+//! answered; the sessions themselves are in the files below.
+
+mod addresses; // where a viewer can reach us
+mod answer; // an offer -> an answer
+mod packets; // access units -> RTP payloads
+mod session; // one viewer
+mod table; // which session a datagram is for
+mod viewers; // all viewers, one socket
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::StringRejection;
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{patch, post};
+use serde::Serialize;
+use url::form_urlencoded;
+
+pub use viewers::Webrtc;
+
+use super::Door;
+use super::error::ApiError;
+use super::visitor::{Local, Visitor};
+use crate::auth::Right;
+use crate::health::Counter;
+use crate::media::{Stream, StreamId, VideoCodec, VideoParams};
+use answer::Unfit;
+use viewers::Refused;
+
+/// What the WebRTC exit counted.
+#[derive(Debug, Default, Serialize)]
+pub struct Counters {
+    pub sessions: Counter,
+    pub refused_busy: Counter,
+    pub refused_bad_sdp: Counter,
+    /// The stream is no H.264, or the viewer takes none.
+    pub refused_codec: Counter,
+    pub refused_b_frames: Counter,
+    /// Viewers that asked and never came.
+    pub ice_timeouts: Counter,
+    /// Sessions that ended in a protocol error.
+    pub broken: Counter,
+    /// Times that a viewer was overtaken, and units that were not sent to one.
+    pub lagged: Counter,
+    pub units_dropped: Counter,
+    pub keyframe_requests: Counter,
+    pub packets: Counter,
+    pub bytes: Counter,
+    pub send_errors: Counter,
+    pub receive_errors: Counter,
+    /// Datagrams of no session, and those a session had no room for.
+    pub datagrams_unknown: Counter,
+    pub datagrams_dropped: Counter,
+}
+
+/// Why a stream is not offered over WebRTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WhyNot {
+    #[error("the stream has no picture yet: try again in a moment")]
+    NoPicture,
+    #[error("the stream is {} and browsers take H.264 over WebRTC: use the MSE or HLS view", .0.name())]
+    Codec(VideoCodec),
+    #[error(
+        "the stream has B-frames, which WebRTC does not carry: use the MSE or HLS view, or publish without them"
+    )]
+    BFrames,
+}
+
+/// Whether `stream` can be sent over WebRTC as it is, and what as.
+pub(super) fn fit(stream: &Stream) -> Result<Arc<VideoParams>, WhyNot> {
+    let params = stream.summary().params.ok_or(WhyNot::NoPicture)?;
+    if params.codec != VideoCodec::H264 {
+        return Err(WhyNot::Codec(params.codec));
+    }
+    if stream.ring.has_b_frames() {
+        return Err(WhyNot::BFrames);
+    }
+    Ok(params)
+}
+
+pub(super) fn routes() -> Router<Arc<Door>> {
+    Router::new()
+        .route("/whep/{stream}", post(open))
+        .route("/whep/{stream}/{id}", patch(trickle).delete(close))
+}
+
+const OFFER: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+async fn open(
+    State(door): State<Arc<Door>>,
+    visitor: Visitor,
+    Extension(Local(asked)): Extension<Local>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Result<String, StringRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let id = StreamId::new(&name)?;
+    visitor.may(&door, Right::Read, Some(&id))?;
+    let webrtc = webrtc(&door)?;
+    let offer = text(OFFER, &headers, body)?;
+    let stream = door.ctx.streams.get(&id).ok_or_else(|| ApiError::no_stream(&id))?;
+    let opened = webrtc.open(&stream, &offer, asked, &door.stop)?;
+    let mut location = format!("/whep/{id}/{}", opened.id);
+    // Some viewers send nothing with a DELETE but the address they were given.
+    if let Some(token) = visitor.token() {
+        let token = form_urlencoded::byte_serialize(token.as_bytes());
+        location.extend(["?token="].into_iter().chain(token));
+    }
+    let headers = [
+        (header::LOCATION, location),
+        (header::CONTENT_TYPE, OFFER.into()),
+        (header::ETAG, format!("\"{}\"", opened.id)),
+        (header::HeaderName::from_static("accept-patch"), FRAGMENT.into()),
+        (header::CACHE_CONTROL, "no-store".into()),
+    ];
+    Ok((StatusCode::CREATED, headers, opened.answer))
+}
+
+/// Trickled candidates are read and not needed: an ICE-lite server answers wherever the viewer's checks come from.
+async fn trickle(
+    State(door): State<Arc<Door>>,
+    visitor: Visitor,
+    Path((name, session)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<String, StringRejection>,
+) -> Result<StatusCode, ApiError> {
+    let id = StreamId::new(&name)?;
+    visitor.may(&door, Right::Read, Some(&id))?;
+    let fragment = text(FRAGMENT, &headers, body)?;
+    let ufrag = webrtc(&door)?.remote_ufrag(&session, &id).ok_or_else(no_session)?;
+    match answer::attribute(&fragment, "ice-ufrag") {
+        Some(other) if other != ufrag => Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "ice_restart",
+            "a session's ICE is not restarted: DELETE it and POST a new offer",
+        )),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+async fn close(
+    State(door): State<Arc<Door>>,
+    visitor: Visitor,
+    Path((name, session)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let id = StreamId::new(&name)?;
+    visitor.may(&door, Right::Read, Some(&id))?;
+    let closed = webrtc(&door)?.close(&session, &id);
+    if closed { Ok(StatusCode::OK) } else { Err(no_session()) }
+}
+
+fn webrtc(door: &Door) -> Result<&Webrtc, ApiError> {
+    let off = || {
+        let message = "WebRTC is switched off: use the MSE or HLS view, or set web.webrtc";
+        ApiError::new(StatusCode::NOT_FOUND, "webrtc_off", message)
+    };
+    door.ctx.webrtc.as_deref().ok_or_else(off)
+}
+
+fn no_session() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "no_session", "there is no such session: POST a new offer")
+}
+
+/// The body, if it is of `kind`.
+fn text(
+    kind: &'static str,
+    headers: &HeaderMap,
+    body: Result<String, StringRejection>,
+) -> Result<String, ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let given = given.split(';').next().unwrap_or_default().trim();
+    if !given.eq_ignore_ascii_case(kind) {
+        let message = format!("send a body of type {kind}");
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message));
+    }
+    body.map_err(|rejection| ApiError::new(rejection.status(), "bad_body", rejection.body_text()))
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match &refused {
+            Refused::Stream(WhyNot::NoPicture) => (StatusCode::CONFLICT, "no_picture"),
+            Refused::Stream(WhyNot::BFrames) => (StatusCode::NOT_ACCEPTABLE, "b_frames"),
+            Refused::Stream(WhyNot::Codec(_)) | Refused::Offer(Unfit::NoH264) => {
+                (StatusCode::NOT_ACCEPTABLE, "codec")
+            }
+            Refused::Offer(Unfit::BadSdp(_)) => (StatusCode::BAD_REQUEST, "bad_sdp"),
+            Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Refused::NoSocket => (StatusCode::SERVICE_UNAVAILABLE, "no_socket"),
+        };
+        Self::new(status, code, refused.to_string())
+    }
+}
