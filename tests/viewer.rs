@@ -14,12 +14,12 @@ use serde_json::Value;
 use support::readers::judge;
 use support::{Reaped, Service, clip, emulated, missing_parts, on_path, root, skip};
 
-/// The clip's length: it is published again and again.
-const ROUND_MS: i64 = 25_000;
-/// Its photographs change this often.
+/// The clip's photographs change this often.
 const PHOTO_MS: i64 = 5000;
-/// Each round of ffmpeg's loop is a little longer than the pictures, as the sound is.
-const DRIFT_MS: i64 = 250;
+/// The clip's length: it is published again and again.
+const ROUND_MS: i64 = clip::PHOTOS.len() as i64 * PHOTO_MS;
+/// Each round of ffmpeg's loop is a little longer than the pictures, as the sound is; and a busy browser leaves frames out.
+const DRIFT_MS: i64 = 600;
 const KEPT: [&str; 4] = ["viewer", "viewer-light", "viewer-phone", "no-stream"];
 
 fn absent() -> Option<String> {
@@ -95,17 +95,4 @@ fn a_person_sees_moving_animals_with_boxes() {
             std::fs::copy(out.join(&file), root().join(&folder).join(&file)).unwrap();
         }
     }
-    assert!(clip::PHOTOS.len() as i64 * PHOTO_MS == ROUND_MS, "the clip's length");
-}
-
-#[test]
-fn the_page_s_arithmetic() {
-    if let Some(why) = (!on_path("node")).then_some("no node; run ./setup.sh --test") {
-        return skip(why);
-    }
-    let mut node = Command::new("node");
-    node.current_dir(root()).arg("--test");
-    node.args(["tests/viewer/unit/boxes.test.mjs", "tests/viewer/unit/choose.test.mjs"]);
-    let out = node.output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
 }

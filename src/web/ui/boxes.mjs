@@ -95,7 +95,7 @@ export class History {
    */
   at(pts, now) {
     const next = this.#all.findIndex((seen) => seen.pts > pts + SAME_MS);
-    if (next < 0) return this.#held(now);
+    if (next < 0) return this.#held(pts, now);
     const [before, after] = [this.#all[next - 1], this.#all[next]];
     if (!before) return [];
     const gap = after.pts - before.pts;
@@ -103,10 +103,11 @@ export class History {
     return between(before, after, Math.max(0, pts - before.pts) / gap);
   }
 
-  /** @param {number} now */
-  #held(now) {
+  /** @param {number} pts @param {number} now */
+  #held(pts, now) {
     const [before, last] = [this.#all.at(-2), this.#all.at(-1)];
     if (!last) return [];
+    if (pts - last.pts <= HOLD_MS) return last.items;
     // A slow detector's boxes must not blink from one detection to the next.
     const usual = before ? 1.5 * (last.pts - before.pts) : 0;
     return now - last.arrived <= Math.min(GAP_MS, Math.max(HOLD_MS, usual)) ? last.items : [];

@@ -26,9 +26,13 @@ export function choose(stream, can, refused, wish) {
   return { transport: 'mjpeg', why: refused.hls ?? noMse };
 }
 
+/** Whether browsers take this sound over WebRTC. @param {{codec: string}} audio */
+export const carriesSound = ({ codec }) => codec === 'Opus';
+
 function withoutWebRtc(stream, can, wish) {
   if (!can.webrtc) return 'this browser has no WebRTC';
   if (stream.b_frames) return 'the stream has B-frames';
   if (!stream.webrtc?.offered) return stream.webrtc?.why || 'spotter offers no WebRTC for this stream';
-  return wish.sound && stream.audio ? `WebRTC does not carry ${stream.audio.codec} sound` : '';
+  const silent = stream.audio && !carriesSound(stream.audio);
+  return wish.sound && silent ? `WebRTC does not carry ${stream.audio.codec} sound` : '';
 }

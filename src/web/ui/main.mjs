@@ -14,6 +14,8 @@ const views = new Map();
 let chosen;
 let status;
 let shownBefore = 0;
+/** The question under way. @type {Promise<void>|undefined} */
+let asking;
 /** Rings when the person gave a token. */
 let tokenGiven = () => {};
 
@@ -90,9 +92,9 @@ function hear(kind, message) {
   }
 }
 
-/** Asks again; a failure is the event stream's to find. */
+/** Asks again, once at a time; a failure is the event stream's to find. */
 function soon() {
-  refresh().catch(() => {});
+  asking ??= refresh().catch(() => {}).finally(() => { asking = undefined; });
 }
 
 async function refresh() {

@@ -1,6 +1,7 @@
-/** Plays a stream over WebRTC: one offer, one answer, and the picture comes with the least delay. It carries no sound. */
+/** Plays a stream over WebRTC: one offer, one answer, and the picture comes with the least delay. */
 
 import { ask, Refused } from './api.mjs';
+import { carriesSound } from './choose.mjs';
 import { aborted, sleep } from './retry.mjs';
 import { Unfit } from './unfit.mjs';
 
@@ -18,9 +19,13 @@ export async function whep(stream, { video }, signal) {
   let session;
   try {
     const { receiver } = peer.addTransceiver('video', { direction: 'recvonly' });
-    // Late pictures are worth less than a smooth row of them.
+    // A smooth row of pictures is worth less than a fresh one.
     if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
-    video.srcObject = new MediaStream([receiver.track]);
+    const tracks = [receiver.track];
+    if (stream.audio && carriesSound(stream.audio)) {
+      tracks.push(peer.addTransceiver('audio', { direction: 'recvonly' }).receiver.track);
+    }
+    video.srcObject = new MediaStream(tracks);
     await peer.setLocalDescription();
     session = await open(stream.stream, peer, signal);
     await Promise.race([

@@ -55,6 +55,10 @@ test('a picture newer than all detections gets the newest, not a guess, and only
   assert.deepEqual(h.at(700, 1500), []);
 });
 
+test('a picture that is late has its own boxes, whenever they came', () => {
+  assert.equal(history([1000, [box('dog', [0, 0, 10, 10])], 0]).at(1000, 9999).length, 1);
+});
+
 test('a slow detector does not make boxes blink', () => {
   const h = history([0, [box('dog', [0, 0, 10, 10])], 0], [800, [box('dog', [0, 0, 10, 10])], 1000]);
   assert.equal(h.at(1500, 1900).length, 1);

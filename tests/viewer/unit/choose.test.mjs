@@ -23,9 +23,10 @@ test('the least delay that works', () => {
   assert.equal(pick({}, all, { whep: 'no direct path' }), 'mse: no direct path');
 });
 
-test('sound needs another way than WebRTC', () => {
+test('sound may need another way than WebRTC', () => {
   assert.equal(pick({}, all, {}, { sound: true }), 'mse: WebRTC does not carry AAC sound');
   assert.equal(pick({ audio: null }, all, {}, { sound: true }), 'whep: lowest latency');
+  assert.equal(pick({ audio: { codec: 'Opus' } }, all, {}, { sound: true }), 'whep: lowest latency');
 });
 
 test('what the browser cannot decode comes as pictures', () => {
