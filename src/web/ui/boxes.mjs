@@ -13,7 +13,7 @@ const RTP_SPAN_MS = 2 ** 32 / 90;
 const KEPT_MS = 15_000;
 /** A last detection is held for this long, in ms, when no newer one comes. */
 const HOLD_MS = 400;
-/** Further apart, in ms, two detections say nothing about the time between them. */
+/** Further apart, in ms, detections say nothing about the time between them, nor of a picture that is so much newer. */
 const GAP_MS = 1500;
 /** Clocks of containers are rounded: times this close, in ms, are the same. */
 const SAME_MS = 2;
@@ -108,6 +108,7 @@ export class History {
     const [before, last] = [this.#all.at(-2), this.#all.at(-1)];
     if (!last) return [];
     if (pts - last.pts <= HOLD_MS) return last.items;
+    if (pts - last.pts > GAP_MS) return [];
     // A slow detector's boxes must not blink from one detection to the next.
     const usual = before ? 1.5 * (last.pts - before.pts) : 0;
     return now - last.arrived <= Math.min(GAP_MS, Math.max(HOLD_MS, usual)) ? last.items : [];

@@ -53,6 +53,7 @@ test('a picture newer than all detections gets the newest, not a guess, and only
   const h = history([0, [box('dog', [0, 0, 10, 10])], 900], [100, [box('dog', [4, 0, 14, 10])], 1000]);
   assert.deepEqual(h.at(700, 1300)[0].bbox, [4, 0, 14, 10]);
   assert.deepEqual(h.at(700, 1500), []);
+  assert.deepEqual(h.at(5000, 1001), [], 'of a picture this much newer they say nothing');
 });
 
 test('a picture that is late has its own boxes, whenever they came', () => {
