@@ -4,7 +4,7 @@
 const LABELS_FROM = 260;
 
 /** One colour a label, the same on every page; neighbours in the list of labels are far apart. @param {number} id */
-export const colour = (id) => `hsl(${(id * 137.5 + 60) % 360} 85% 66%)`;
+export const colour = (id) => `hsl(${(id * 137.5 + 60) % 360} 85% 71%)`;
 
 /**
  * @param {HTMLCanvasElement} canvas over the whole video element

@@ -41,6 +41,7 @@ const forced = new URL(location.href).searchParams.get('transport');
 export class Player {
   /** @type {AbortController|null} */
   #running = null;
+  #ended = Promise.resolve();
   #stream = null;
   #refused = {};
   #transport = 'mse';
@@ -66,7 +67,9 @@ export class Player {
     if (on === Boolean(this.#running)) return;
     this.#running?.abort(new DOMException('stopped', 'AbortError'));
     this.#running = on ? new AbortController() : null;
-    if (on) this.#run(this.#running.signal);
+    const signal = this.#running?.signal;
+    // One after the other: the last one still has to let go of the video element.
+    if (signal) this.#ended = this.#ended.then(() => this.#run(signal));
   }
 
   /** Chooses again, if it plays at all. */
