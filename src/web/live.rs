@@ -61,8 +61,9 @@ async fn live(
     Ok(upgrade.on_upgrade(async move |socket| {
         let counters = &door.ctx.live.counters;
         counters.viewers.inc();
-        let end =
-            Viewer { cursor: channel.cursor(), socket, channel, init: None }.serve(&door).await;
+        let end = Viewer { cursor: channel.cursor().await, socket, channel, init: None }
+            .serve(&door)
+            .await;
         if matches!(end, End::Stalled) {
             counters.viewers_stalled.inc();
         }
