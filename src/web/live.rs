@@ -134,8 +134,8 @@ impl Viewer {
                     }
                 },
                 heard = self.socket.recv() => match heard {
-                    // Pings are answered below; whatever else a viewer says is of no interest.
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    // Pings and goodbyes are answered below, at the next look here; nothing else is of interest.
+                    Some(Err(_)) | None => return Err(End::Gone),
                     Some(Ok(_)) => {}
                 },
                 changed = streams.changed() => {
