@@ -26,6 +26,8 @@ const OWN_HOLDERS: usize = 2;
 pub struct Channel {
     stream: Arc<Stream>,
     fragments: Arc<Ring<Fragment>>,
+    /// True when the past, as far as the stream's ring keeps it, is in `fragments`.
+    caught_up: watch::Sender<bool>,
     /// Grows with everyone who asks for the channel.
     asked: Counter,
     hls: Mutex<Hls>,
@@ -47,6 +49,7 @@ impl Channel {
         Arc::new(Self {
             stream,
             fragments: Ring::new(budget),
+            caught_up: watch::Sender::new(false),
             asked: Counter::default(),
             hls: Mutex::default(),
             hls_grown: watch::Sender::new(()),
@@ -58,7 +61,10 @@ impl Channel {
     }
 
     /// A viewer's place, at the newest key frame.
-    pub fn cursor(&self) -> Cursor<Fragment> {
+    pub async fn cursor(&self) -> Cursor<Fragment> {
+        // The first viewer must not be shown seconds of the past that are only just being made.
+        let mut caught_up = self.caught_up.subscribe();
+        let _ = caught_up.wait_for(|done| *done).await;
         self.fragments.cursor()
     }
 
@@ -106,6 +112,7 @@ impl Channel {
 
     fn close(&self) {
         self.fragments.close();
+        self.caught_up.send_replace(true);
         if let Some(segments) = &mut self.hls.lock().segments {
             segments.end();
         }
@@ -139,6 +146,9 @@ pub(super) async fn run(live: Arc<Live>, channel: Arc<Channel>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     let (mut idle, mut hls_idle) = (Idle::default(), Idle::default());
     loop {
+        if !*channel.caught_up.borrow() && units.is_at_end() {
+            channel.caught_up.send_replace(true);
+        }
         tokio::select! {
             read = units.next() => match read {
                 Some(Read::Unit(unit)) => {

@@ -219,6 +219,11 @@ impl<T: Item> Cursor<T> {
         }
     }
 
+    /// Whether all that is here was read.
+    pub fn is_at_end(&self) -> bool {
+        self.next >= self.ring.inner.lock().end()
+    }
+
     /// Goes to the newest key frame, as after a decoder was replaced.
     pub fn restart(&mut self) {
         self.next = self.ring.inner.lock().newest_key();

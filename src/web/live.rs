@@ -61,8 +61,9 @@ async fn live(
     Ok(upgrade.on_upgrade(async move |socket| {
         let counters = &door.ctx.live.counters;
         counters.viewers.inc();
-        let end =
-            Viewer { cursor: channel.cursor(), socket, channel, init: None }.serve(&door).await;
+        let end = Viewer { cursor: channel.cursor().await, socket, channel, init: None }
+            .serve(&door)
+            .await;
         if matches!(end, End::Stalled) {
             counters.viewers_stalled.inc();
         }
@@ -133,8 +134,8 @@ impl Viewer {
                     }
                 },
                 heard = self.socket.recv() => match heard {
-                    // Pings are answered below; whatever else a viewer says is of no interest.
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    // Pings and goodbyes are answered below, at the next look here; nothing else is of interest.
+                    Some(Err(_)) | None => return Err(End::Gone),
                     Some(Ok(_)) => {}
                 },
                 changed = streams.changed() => {
