@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use failure::Failure;
 
-use crate::auth::Guard;
+use crate::auth::{Guard, Places};
 use crate::board::{self, Board};
 use crate::config::{self, Config, Loaded};
 use crate::detect::scheduler::Scheduler;
@@ -31,6 +31,7 @@ use crate::ingest::{self, IngestCounters};
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt::{self, LinkState};
+use crate::relay::ReaderCounters;
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, NodeStatus};
@@ -103,6 +104,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, Arc::clone(&scheduler));
 
     let ingest_counters = Arc::new(IngestCounters::default());
+    let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
+    let reader_counters = Arc::new(ReaderCounters::default());
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
@@ -113,6 +116,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         Arc::clone(&streams),
         BTreeMap::from([
             ("ingest", group(&ingest_counters)),
+            ("readers", group(&reader_counters)),
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
@@ -139,6 +143,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         guard: Arc::clone(&guard) as Arc<dyn ingest::Gate>,
         config: config.ingest.clone(),
         counters: ingest_counters,
+        readers,
+        reader_counters,
     };
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let mqtt_context = mqtt::Context {

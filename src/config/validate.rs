@@ -75,6 +75,8 @@ impl Config {
         let i = &self.ingest;
         p.between("ingest.max_connections", i.max_connections, 1, 10_000);
         p.between("ingest.max_connections_per_address", i.max_connections_per_address, 1, 10_000);
+        p.between("ingest.max_readers", i.max_readers, 1, 10_000);
+        p.between("ingest.max_readers_per_address", i.max_readers_per_address, 1, 10_000);
         p.between("ingest.max_streams", i.max_streams, 1, 1000);
         p.between("ingest.max_message_bytes", i.max_message_bytes, 64 << 10, 16 << 20);
         p.between("ingest.max_chunk_streams", i.max_chunk_streams, 8, 65_599);
@@ -83,6 +85,7 @@ impl Config {
         p.between("ingest.max_amf_string_bytes", i.max_amf_string_bytes, 1024, 65_535);
         p.between("ingest.handshake_timeout_s", i.handshake_timeout_s, 1, 300);
         p.between("ingest.idle_timeout_s", i.idle_timeout_s, 2, 3600);
+        p.between("ingest.reader_stall_timeout_s", i.reader_stall_timeout_s, 1, 300);
         p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
         p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
         p.between("decode.threads", self.decode.threads, 0, 64);

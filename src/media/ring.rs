@@ -2,23 +2,28 @@
 //! What is old, or no longer fits a byte budget, goes a whole GOP at a time, and a cursor that lost units is told how many.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::unit::Unit;
+use super::unit::{AudioParams, Unit};
 use crate::health::Counter;
 
 /// The ring reaches back at least so far where the budget allows. A reader further behind jumps to the newest key frame
 /// anyway, and on a small board memory for the past is memory taken from detection.
 const KEPT: Duration = Duration::from_secs(5);
+/// Sound between two pictures waits so long for the next picture, so that one wake-up of each reader carries both.
+const PACE: Duration = Duration::from_millis(40);
 
 #[derive(Debug)]
 pub struct Ring {
     inner: Mutex<Inner>,
     grown: Notify,
+    /// As `grown`, but once a picture: for the many readers that send on and each pay for being woken.
+    paced: Notify,
     budget_bytes: usize,
     /// Units that left the ring before their time: a GOP over the budget, or older GOPs.
     pub pruned: Counter,
@@ -32,6 +37,8 @@ struct Inner {
     bytes: usize,
     /// Set while a GOP that outgrew the budget is still arriving: its rest is of no use to anyone.
     until_key: bool,
+    /// When `paced` was last notified.
+    paced_at: Option<Instant>,
     closed: bool,
 }
 
@@ -45,11 +52,23 @@ pub enum Read {
     },
 }
 
+/// What [`Cursor::gather`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gathered {
+    /// Units were handed over.
+    Units,
+    /// As [`Read::Lagged`].
+    Lagged { skipped: u64 },
+    /// The ring is closed and read to its end.
+    Ended,
+}
+
 impl Ring {
     pub fn new(budget_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
             grown: Notify::new(),
+            paced: Notify::new(),
             budget_bytes,
             pruned: Counter::default(),
         })
@@ -57,7 +76,7 @@ impl Ring {
 
     /// Adds the newest unit; makes room by dropping the oldest GOPs. Never waits.
     pub fn push(&self, unit: Unit) {
-        {
+        let paced = {
             let mut inner = self.inner.lock();
             if unit.is_key() {
                 inner.until_key = false;
@@ -66,6 +85,7 @@ impl Ring {
                 return;
             }
             inner.bytes += unit.len();
+            let paced = inner.is_due(&unit);
             inner.units.push_back(unit);
             while inner.bytes > self.budget_bytes {
                 self.pruned.add(inner.drop_oldest_gop());
@@ -73,14 +93,28 @@ impl Ring {
             while inner.second_gop_is_older_than(KEPT) {
                 inner.drop_oldest_gop();
             }
-        }
+            paced
+        };
         self.grown.notify_waiters();
+        if paced {
+            self.paced.notify_waiters();
+        }
     }
 
     /// No more units will come; cursors end after what they have not read.
     pub fn close(&self) {
         self.inner.lock().closed = true;
         self.grown.notify_waiters();
+        self.paced.notify_waiters();
+    }
+
+    /// Parameters of the newest sound; `None` where no sound is kept.
+    pub fn newest_audio(&self) -> Option<Arc<AudioParams>> {
+        let inner = self.inner.lock();
+        inner.units.iter().rev().find_map(|unit| match unit {
+            Unit::Audio(u) => Some(Arc::clone(&u.params)),
+            Unit::Video(_) => None,
+        })
     }
 
     /// A cursor at the newest key frame, so that a reader can start at once.
@@ -93,6 +127,17 @@ impl Ring {
 impl Inner {
     fn end(&self) -> u64 {
         self.first + self.units.len() as u64
+    }
+
+    /// Whether paced readers are to be woken for `unit`.
+    fn is_due(&mut self, unit: &Unit) -> bool {
+        let now = arrived(unit);
+        let waited = |at: Instant| now.saturating_duration_since(at) >= PACE;
+        let due = matches!(unit, Unit::Video(_)) || self.paced_at.is_none_or(waited);
+        if due {
+            self.paced_at = Some(now);
+        }
+        due
     }
 
     /// Where the newest GOP begins, or the end when there is none.
@@ -156,6 +201,46 @@ impl Cursor {
             }
             grown.await;
         }
+    }
+
+    /// Hands every waiting unit to `take`, in order, until it breaks off; waits until there is one. `take` runs under the
+    /// ring's lock and must be quick. Units come at the pace of pictures: sound alone may be some milliseconds late.
+    /// Cancel-safe.
+    pub async fn gather(&mut self, mut take: impl FnMut(&Unit) -> ControlFlow<()>) -> Gathered {
+        let ring = Arc::clone(&self.ring);
+        loop {
+            if let Some(found) = self.sweep(&mut take) {
+                return found;
+            }
+            let paced = ring.paced.notified();
+            tokio::pin!(paced);
+            paced.as_mut().enable();
+            if let Some(found) = self.sweep(&mut take) {
+                return found;
+            }
+            paced.await;
+        }
+    }
+
+    fn sweep(&mut self, take: &mut impl FnMut(&Unit) -> ControlFlow<()>) -> Option<Gathered> {
+        let inner = self.ring.inner.lock();
+        if self.next < inner.first {
+            let to = inner.newest_key();
+            let skipped = to - self.next;
+            self.next = to;
+            return Some(Gathered::Lagged { skipped });
+        }
+        let at = usize::try_from(self.next - inner.first).unwrap_or(usize::MAX);
+        if at >= inner.units.len() {
+            return inner.closed.then_some(Gathered::Ended);
+        }
+        for unit in inner.units.range(at..) {
+            self.next += 1;
+            if take(unit).is_break() {
+                break;
+            }
+        }
+        Some(Gathered::Units)
     }
 
     /// Goes to the newest key frame, as after a decoder was replaced.
@@ -302,5 +387,31 @@ mod tests {
         tokio::task::yield_now().await;
         ring.push(unit(true, 1, 7));
         assert_eq!(reader.await.unwrap(), Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_gatherer_takes_all_that_waits_and_may_break_off() {
+        let ring = Ring::new(100);
+        let mut cursor = ring.cursor();
+        for i in 0..5 {
+            ring.push(unit(i == 0, 10, i));
+        }
+        let mut seen = 0;
+        let three = |seen: &mut u32| {
+            *seen += 1;
+            if *seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Units);
+        assert_eq!(seen, 3);
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Units);
+        assert_eq!(seen, 5);
+        for i in 5..12 {
+            ring.push(unit(i == 9, 20, i));
+        }
+        assert!(matches!(cursor.gather(|_| three(&mut seen)).await, Gathered::Lagged { .. }));
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Units);
+        assert_eq!(seen, 8);
+        ring.close();
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Ended);
     }
 }
