@@ -31,7 +31,7 @@ use crate::ingest::{self, IngestCounters};
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt::{self, LinkState};
-use crate::relay::ReaderCounters;
+use crate::relay::{ReaderCounters, Relays};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, NodeStatus};
@@ -106,6 +106,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let ingest_counters = Arc::new(IngestCounters::default());
     let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
     let reader_counters = Arc::new(ReaderCounters::default());
+    let relays = Relays::new(Arc::clone(&streams));
+    relays.follow(&config.relay);
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
@@ -121,6 +123,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
             ("web", group(&web_counters)),
+            ("relays", {
+                let relays = Arc::clone(&relays);
+                Box::new(move || relays.counters())
+            }),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -206,6 +212,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut config_state = ConfigState { file: reloader.file(), error: None };
     let mut streams_seen = streams.watch();
     let mut decoders_seen = decoders.changed();
+    let mut relays_seen = relays.watch();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
@@ -214,12 +221,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
+            relays.status(),
             config_state.clone(),
         );
         publish(&status, now);
         tokio::select! {
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
+            _ = relays_seen.changed() => {}
             _ = detector.state.changed() => {}
             ended = &mut detector.ended => break Err(detector_end(ended)),
             _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
@@ -237,6 +246,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                     Ok(Some(changes)) => {
                         config_state = ConfigState { file: reloader.file(), error: None };
                         apply(&changes, &guard, &detector, &scheduler, &decoders, &mut config_state);
+                        if changes.relays {
+                            relays.follow(&changes.config.relay);
+                        }
                         current = changes.config;
                     }
                     Err(error) => {
@@ -259,6 +271,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             let _ = (&mut ingest).await;
         }
         streams.close_all();
+        relays.finish().await;
         decoders.finish(grace / 3).await;
         scheduler.close();
         detector.join(worker::LAST_WORK).await;
@@ -318,7 +331,7 @@ fn apply(
     decoders: &Decoders,
     state: &mut ConfigState,
 ) {
-    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, at_restart = ?changes.at_restart, "configuration changed");
+    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, relays = changes.relays, at_restart = ?changes.at_restart, "configuration changed");
     if changes.auth {
         guard.update_config(&changes.config.auth);
     }

@@ -211,6 +211,9 @@ pub struct Relay {
     /// A file with the URL, so that its key is not in this one.
     #[serde(default)]
     pub url_file: PathBuf,
+    /// Certificates to trust with rtmps in place of the system's.
+    #[serde(default)]
+    pub ca_file: PathBuf,
 }
 
 impl std::fmt::Debug for Relay {

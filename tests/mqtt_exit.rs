@@ -70,6 +70,7 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
         decoders: vec![],
         detector: None,
         detector_error: None,
+        relays: vec![],
         addresses: Addresses::default(),
         capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
         config: ConfigState { file: String::new(), error: None },

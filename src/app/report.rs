@@ -12,8 +12,10 @@ use crate::board::{self, Board};
 use crate::decode::DecoderState;
 use crate::detect::worker::DetectorState;
 use crate::media::{StreamId, Streams};
+use crate::relay::RelayStatus;
 use crate::wire::{
-    Addresses, Capacity, ConfigState, DecoderInUse, Load, NodeStats, NodeStatus, StreamMeter,
+    Addresses, Capacity, ConfigState, DecoderInUse, Load, NodeStats, NodeStatus, RelayInUse,
+    StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -30,6 +32,7 @@ pub(super) fn status(
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
+    relays: Vec<RelayStatus>,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -43,6 +46,7 @@ pub(super) fn status(
         decoders: in_use.collect(),
         detector: detector.info.clone(),
         detector_error: detector.error.clone(),
+        relays: relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
         capacity: Capacity {
             max_streams: who.max_streams,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Config, Delegate};
 use crate::media::StreamId;
+use crate::relay::target::Target;
 
 /// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Config {
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
+        self.relay(&mut p);
         for (name, stream) in &self.stream {
             if let Err(bad) = StreamId::new(name) {
                 p.unless(false, &format!("stream.{name}"), || bad.to_string());
@@ -165,6 +167,31 @@ impl Config {
         p.between("web.stall_timeout_s", w.stall_timeout_s, 1, 300);
     }
 
+    fn relay(&self, p: &mut Problems) {
+        for (n, relay) in self.relay.iter().enumerate() {
+            let key = |what: &str| format!("relay[{n}].{what}");
+            p.unless(!relay.name.is_empty(), &key("name"), || "is empty: give a word".to_owned());
+            p.topic_part(&key("name"), &relay.name);
+            let fresh = self.relay[..n].iter().all(|other| other.name != relay.name);
+            p.unless(fresh, &key("name"), || {
+                format!("{:?} is another relay's name already: choose another one", relay.name)
+            });
+            if let Err(bad) = StreamId::new(&relay.stream) {
+                p.unless(false, &key("stream"), || bad.to_string());
+            }
+            let one = relay.url.is_empty() != relay.url_file.as_os_str().is_empty();
+            p.unless(one, &key("url"), || "give either url or url_file".to_owned());
+            if let Err(bad) = Target::parse(&relay.url)
+                && !relay.url.is_empty()
+            {
+                // The URL itself is a secret.
+                p.unless(false, &key("url"), || bad.to_string());
+            }
+            p.file(&key("url_file"), &relay.url_file);
+            p.file(&key("ca_file"), &relay.ca_file);
+        }
+    }
+
     fn ports(&self, p: &mut Problems) {
         let mut doors = vec![("ingest.listen", self.ingest.listen)];
         if self.websocket.enabled {
@@ -209,5 +236,26 @@ mod tests {
             keys,
             ["node.name", "detect.rate_hz", "mqtt.broker", "mqtt.ca_file", "websocket.listen"]
         );
+    }
+
+    #[test]
+    fn relays_are_judged_and_their_urls_kept_quiet() {
+        let text = r#"
+            [[relay]]
+            name = "a"
+            stream = "s"
+            url = "rtmp://h/live/k"
+            [[relay]]
+            name = "a"
+            stream = "no/name"
+            url = "http://hush"
+            [[relay]]
+            name = "b"
+            stream = "s"
+        "#;
+        let faults = toml::from_str::<Config>(text).unwrap().validate();
+        let keys: Vec<_> = faults.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(keys, ["relay[1].name", "relay[1].stream", "relay[1].url", "relay[2].url"]);
+        assert!(faults.iter().all(|p| !p.message.contains("hush")));
     }
 }

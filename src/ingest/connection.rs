@@ -15,10 +15,10 @@ use tracing::{info, warn};
 use super::amf::{AmfError, AmfLimits};
 use super::counters::IngestCounters;
 use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
+use super::play::{Player, Playing};
 use super::protocol::{self, Protocol, ProtocolError, Request, Step};
 use super::server::{Context, is_hangup};
 use super::session::{Session, SessionError};
-use super::play::{Player, Playing};
 use crate::auth::{Caller, Place};
 use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
 use crate::media::{Arrival, Unit};
@@ -89,8 +89,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     connection.count_cut_messages();
     // Readers see the publisher gone before the farewell, which can take its time.
     drop(connection.live.take());
-    if !matches!(end, Ok(End::Eof) | Err(ConnectionError::Io(_) | ConnectionError::WriteTimeout(_) | ConnectionError::Stalled(_)))
-    {
+    if !matches!(
+        end,
+        Ok(End::Eof)
+            | Err(ConnectionError::Io(_)
+                | ConnectionError::WriteTimeout(_)
+                | ConnectionError::Stalled(_))
+    ) {
         connection.farewell().await;
     }
     match end {

@@ -234,7 +234,10 @@ impl Protocol {
         let id = request.id;
         let answers = self.ask_session(|session| session.accept_request(id))?;
         self.playing = Some(request.stream);
-        Ok(sent(self.steps(answers, request.stream)?))
+        let mut answers = sent(self.steps(answers, request.stream)?);
+        // Data before the stream's own would be taken for subtitles by ffmpeg and its kin.
+        answers.retain(|message| message.kind != kind::DATA_AMF0);
+        Ok(answers)
     }
 
     /// Refuses a request; what to answer.
@@ -406,9 +409,9 @@ impl Protocol {
                 }
                 "seek" => {
                     let text = "this stream is live: there is no other place in it";
-                    let told = self.playing.and_then(|stream| {
-                        status(stream, "error", "NetStream.Seek.Failed", text)
-                    });
+                    let told = self
+                        .playing
+                        .and_then(|stream| status(stream, "error", "NetStream.Seek.Failed", text));
                     steps.extend(told.map(Step::Send));
                 }
                 _ => steps.push(Step::Ignored),

@@ -4,6 +4,7 @@
 mod api; // /api/v1
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
+mod flv; // live video as an endless FLV file
 mod visitor; // who asks
 
 use std::convert::Infallible;
@@ -66,6 +67,10 @@ pub struct Counters {
     pub refused_denied: Counter,
     /// Connections that ended in an error: no HTTP, an oversized head, silence, nothing read.
     pub broken: Counter,
+    /// FLV viewers; times one fell so far behind that it went on at the newest key frame, and the units lost by that.
+    pub flv_viewers: Counter,
+    pub flv_lagged: Counter,
+    pub flv_units_dropped: Counter,
 }
 
 /// What every request needs.
@@ -88,6 +93,7 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .merge(flv::routes())
         .layer(limit)
         .with_state(Arc::clone(door))
 }
