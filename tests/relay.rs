@@ -63,12 +63,12 @@ fn until(service: &Service, name: &str, wanted: impl Fn(&Value) -> bool) -> Valu
     }
 }
 
-/// Video and audio packets that ffprobe reads at `url`.
+/// Video and audio packets that ffprobe reads at `url`; enough of them for a server that waits for the next key frame.
 fn packets(url: &str) -> (usize, usize) {
     let args =
         ["20", "ffprobe", "-v", "error", "-show_entries", "packet=codec_type", "-of", "csv=p=0"];
     let mut command = Command::new("timeout");
-    command.args(args).args(["-read_intervals", "%+#80", url]).stdin(Stdio::null());
+    command.args(args).args(["-read_intervals", "%+#240", url]).stdin(Stdio::null());
     let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let count = |kind| said.lines().filter(|l| l.starts_with(kind)).count();
     (count("video"), count("audio"))

@@ -245,8 +245,9 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(configs.len(), 2);
-        assert_eq!((configs[0].0, configs[1].0), (0, 5000));
+        assert_eq!(configs.len(), 2, "{configs:?}");
+        // Sound may be first in a file.
+        assert!(configs[0].0 < 100 && (5000..5100).contains(&configs[1].0), "{configs:?}");
         assert_ne!(configs[0].1, configs[1].1);
         assert!(String::from_utf8_lossy(&tags[0].payload).contains("@setDataFrame"));
     }
