@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use failure::Failure;
 
-use crate::auth::Guard;
+use crate::auth::{Guard, Places};
 use crate::board::{self, Board};
 use crate::config::{self, Config, Loaded};
 use crate::decode::Frame;
@@ -33,6 +33,7 @@ use crate::live::Live;
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt;
+use crate::relay::{ReaderCounters, Relays};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::snapshots::Snapshots;
 use crate::supervise::{BackOff, supervise};
@@ -116,6 +117,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
 
     let ingest_counters = Arc::new(IngestCounters::default());
+    let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
+    let reader_counters = Arc::new(ReaderCounters::default());
+    let relays = Relays::new(Arc::clone(&streams));
+    relays.follow(&config.relay);
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
@@ -128,6 +133,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         Arc::clone(&streams),
         BTreeMap::from([
             ("ingest", group(&ingest_counters)),
+            ("readers", group(&reader_counters)),
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
@@ -138,6 +144,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             }),
             ("webrtc", group(&webrtc_counters)),
             ("live", group(&live.counters)),
+            ("relays", {
+                let relays = Arc::clone(&relays);
+                Box::new(move || relays.counters())
+            }),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -158,6 +168,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         guard: Arc::clone(&guard) as Arc<dyn ingest::Gate>,
         config: config.ingest.clone(),
         counters: ingest_counters,
+        readers,
+        reader_counters,
     };
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
@@ -227,6 +239,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut config_state = ConfigState { file: reloader.file(), error: None };
     let mut streams_seen = streams.watch();
     let mut decoders_seen = decoders.changed();
+    let mut relays_seen = relays.watch();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
@@ -235,6 +248,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
+            relays.status(),
             link_seen.borrow_and_update().clone(),
             config_state.clone(),
         );
@@ -242,6 +256,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         tokio::select! {
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
+            _ = relays_seen.changed() => {}
             _ = detector.state.changed() => {}
             Ok(()) = link_seen.changed() => {}
             ended = &mut detector.ended => break Err(detector_end(ended)),
@@ -260,6 +275,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                     Ok(Some(changes)) => {
                         config_state = ConfigState { file: reloader.file(), error: None };
                         apply(&changes, &guard, &detector, &scheduler, &decoders, &mut config_state);
+                        if changes.relays {
+                            relays.follow(&changes.config.relay);
+                        }
                         current = changes.config;
                     }
                     Err(error) => {
@@ -282,6 +300,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             let _ = (&mut ingest).await;
         }
         streams.close_all();
+        relays.finish().await;
         decoders.finish(grace / 3).await;
         scheduler.close();
         detector.join(worker::LAST_WORK).await;
@@ -341,7 +360,7 @@ fn apply(
     decoders: &Decoders,
     state: &mut ConfigState,
 ) {
-    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, at_restart = ?changes.at_restart, "configuration changed");
+    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, relays = changes.relays, at_restart = ?changes.at_restart, "configuration changed");
     if changes.auth {
         guard.update_config(&changes.config.auth);
     }

@@ -62,6 +62,9 @@ pub struct Ingest {
     pub listen: SocketAddr,
     pub max_connections: usize,
     pub max_connections_per_address: usize,
+    /// Readers by RTMP; they have places beside those of the publishers.
+    pub max_readers: usize,
+    pub max_readers_per_address: usize,
     pub max_streams: usize,
     /// One RTMP message, bytes.
     pub max_message_bytes: usize,
@@ -74,6 +77,8 @@ pub struct Ingest {
     pub handshake_timeout_s: u64,
     /// Silence after which a connection is closed.
     pub idle_timeout_s: u64,
+    /// A reader that takes nothing for so long is closed.
+    pub reader_stall_timeout_s: u64,
     /// How long a stream waits for its publisher to come back.
     pub reconnect_grace_s: u64,
     /// Coded media kept per stream, bytes.
@@ -206,6 +211,9 @@ pub struct Relay {
     /// A file with the URL, so that its key is not in this one.
     #[serde(default)]
     pub url_file: PathBuf,
+    /// Certificates to trust with rtmps in place of the system's.
+    #[serde(default)]
+    pub ca_file: PathBuf,
 }
 
 impl std::fmt::Debug for Relay {
@@ -236,6 +244,8 @@ impl Default for Ingest {
             listen: any(1935),
             max_connections: 64,
             max_connections_per_address: 16,
+            max_readers: 256,
+            max_readers_per_address: 128,
             max_streams: 16,
             max_message_bytes: 4 << 20,
             max_chunk_streams: 64,
@@ -244,6 +254,7 @@ impl Default for Ingest {
             max_amf_string_bytes: 16 << 10,
             handshake_timeout_s: 10,
             idle_timeout_s: 20,
+            reader_stall_timeout_s: 5,
             reconnect_grace_s: 30,
             gop_budget_bytes: 8 << 20,
         }

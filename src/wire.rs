@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use crate::detect::{Detection, Detections, DetectorInfo, Timings};
 use crate::media::StreamStatus;
 use crate::media::stream::StreamSummary;
+use crate::relay::{RelayState, RelayStatus};
 
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
 pub use filter::{BadFilter, Filter, Heard};
@@ -224,6 +225,7 @@ pub struct NodeStatus {
     pub detector: Option<DetectorInfo>,
     /// Why there is none now, or why a changed configuration was not taken.
     pub detector_error: Option<String>,
+    pub relays: Vec<RelayInUse>,
     pub addresses: Addresses,
     pub mqtt: LinkState,
     pub capacity: Capacity,
@@ -254,6 +256,30 @@ pub struct DecoderInUse {
     pub decoder: String,
     /// Decoders that were preferred and could not be had, each with its reason.
     pub refusals: Vec<String>,
+}
+
+/// A stream pushed to another server.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RelayInUse {
+    pub name: String,
+    pub stream: String,
+    /// "idle" without its stream, "connecting", "live", or "failed" and about to be tried again.
+    #[schema(value_type = String)]
+    pub state: RelayState,
+    /// `host:port` only: the rest of its URL is secret.
+    pub target: String,
+    /// Why the last attempt failed; absent when it did not.
+    pub error: Option<String>,
+    /// When it came to this state, UTC.
+    pub since: String,
+}
+
+impl From<RelayStatus> for RelayInUse {
+    fn from(r: RelayStatus) -> Self {
+        let since = rfc3339(r.since);
+        let RelayStatus { name, stream, state, target, error, .. } = r;
+        Self { name, stream, state, target, error, since }
+    }
 }
 
 /// `host:port` each; empty when that door is closed.
@@ -452,6 +478,14 @@ mod tests {
                 refusals: vec![],
             }),
             detector_error: None,
+            relays: vec![RelayInUse::from(RelayStatus {
+                name: "cloud".into(),
+                stream: "garden".into(),
+                state: RelayState::Failed,
+                target: "live.example.com:443".into(),
+                error: Some("live.example.com:443 closed the connection".into()),
+                since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_439_400_123),
+            })],
             addresses: Addresses {
                 rtmp: "0.0.0.0:1935".into(),
                 websocket: "0.0.0.0:8765".into(),

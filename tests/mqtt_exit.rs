@@ -72,6 +72,7 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
         decoders: vec![],
         detector: None,
         detector_error: None,
+        relays: vec![],
         addresses: Addresses::default(),
         mqtt: LinkState::Disabled,
         capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Config, Delegate};
 use crate::media::StreamId;
+use crate::relay::target::Target;
 
 /// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Config {
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
+        self.relay(&mut p);
         for (name, stream) in &self.stream {
             if let Err(bad) = StreamId::new(name) {
                 p.unless(false, &format!("stream.{name}"), || bad.to_string());
@@ -75,6 +77,8 @@ impl Config {
         let i = &self.ingest;
         p.between("ingest.max_connections", i.max_connections, 1, 10_000);
         p.between("ingest.max_connections_per_address", i.max_connections_per_address, 1, 10_000);
+        p.between("ingest.max_readers", i.max_readers, 1, 10_000);
+        p.between("ingest.max_readers_per_address", i.max_readers_per_address, 1, 10_000);
         p.between("ingest.max_streams", i.max_streams, 1, 1000);
         p.between("ingest.max_message_bytes", i.max_message_bytes, 64 << 10, 16 << 20);
         p.between("ingest.max_chunk_streams", i.max_chunk_streams, 8, 65_599);
@@ -83,6 +87,7 @@ impl Config {
         p.between("ingest.max_amf_string_bytes", i.max_amf_string_bytes, 1024, 65_535);
         p.between("ingest.handshake_timeout_s", i.handshake_timeout_s, 1, 300);
         p.between("ingest.idle_timeout_s", i.idle_timeout_s, 2, 3600);
+        p.between("ingest.reader_stall_timeout_s", i.reader_stall_timeout_s, 1, 300);
         p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
         p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
         p.between("decode.threads", self.decode.threads, 0, 64);
@@ -162,6 +167,31 @@ impl Config {
         p.between("web.stall_timeout_s", w.stall_timeout_s, 1, 300);
     }
 
+    fn relay(&self, p: &mut Problems) {
+        for (n, relay) in self.relay.iter().enumerate() {
+            let key = |what: &str| format!("relay[{n}].{what}");
+            p.unless(!relay.name.is_empty(), &key("name"), || "is empty: give a word".to_owned());
+            p.topic_part(&key("name"), &relay.name);
+            let fresh = self.relay[..n].iter().all(|other| other.name != relay.name);
+            p.unless(fresh, &key("name"), || {
+                format!("{:?} is another relay's name already: choose another one", relay.name)
+            });
+            if let Err(bad) = StreamId::new(&relay.stream) {
+                p.unless(false, &key("stream"), || bad.to_string());
+            }
+            let one = relay.url.is_empty() != relay.url_file.as_os_str().is_empty();
+            p.unless(one, &key("url"), || "give either url or url_file".to_owned());
+            if let Err(bad) = Target::parse(&relay.url)
+                && !relay.url.is_empty()
+            {
+                // The URL itself is a secret.
+                p.unless(false, &key("url"), || bad.to_string());
+            }
+            p.file(&key("url_file"), &relay.url_file);
+            p.file(&key("ca_file"), &relay.ca_file);
+        }
+    }
+
     fn ports(&self, p: &mut Problems) {
         let mut doors = vec![("ingest.listen", self.ingest.listen)];
         if self.websocket.enabled {
@@ -206,5 +236,26 @@ mod tests {
             keys,
             ["node.name", "detect.rate_hz", "mqtt.broker", "mqtt.ca_file", "websocket.listen"]
         );
+    }
+
+    #[test]
+    fn relays_are_judged_and_their_urls_kept_quiet() {
+        let text = r#"
+            [[relay]]
+            name = "a"
+            stream = "s"
+            url = "rtmp://h/live/k"
+            [[relay]]
+            name = "a"
+            stream = "no/name"
+            url = "http://hush"
+            [[relay]]
+            name = "b"
+            stream = "s"
+        "#;
+        let faults = toml::from_str::<Config>(text).unwrap().validate();
+        let keys: Vec<_> = faults.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(keys, ["relay[1].name", "relay[1].stream", "relay[1].url", "relay[2].url"]);
+        assert!(faults.iter().all(|p| !p.message.contains("hush")));
     }
 }
