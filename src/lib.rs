@@ -9,6 +9,7 @@ pub mod ingest; // RTMP connections -> access units
 pub mod media; // access units, the GOP ring, the list of streams
 pub mod decode; // access units -> pictures
 pub mod detect; // pictures -> detections
+pub mod track; // detections -> animals: ids, events, counts
 pub mod jpeg; // pictures, with or without boxes -> JPEG
 pub mod snapshots; // the newest picture of each stream as JPEG, while somebody looks
 pub mod wire; // detections -> the JSON everyone reads

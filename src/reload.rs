@@ -31,6 +31,8 @@ pub struct Changes {
     /// The detector must be opened anew.
     pub detector: bool,
     pub rates: bool,
+    /// What counts as an animal.
+    pub rules: bool,
     /// Sections that take effect at the next start only.
     pub at_restart: Vec<&'static str>,
 }
@@ -89,6 +91,7 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         auth: old.auth != new.auth,
         detector: same_rate != old.detect,
         rates: rates_of(old) != rates_of(new),
+        rules: (&old.events, &old.stream) != (&new.events, &new.stream),
         at_restart: fixed.into_iter().filter(|(_, differs)| *differs).map(|(n, _)| n).collect(),
         config: new.clone(),
     })

@@ -103,7 +103,7 @@ impl From<Timings> for LatencyMs {
 
 #[derive(Debug, Serialize)]
 struct Item<'a> {
-    /// Null until frames are tracked.
+    /// Which animal of the stream; null for a box that is too faint or too small to follow.
     track_id: Option<u64>,
     class_id: u16,
     label: &'a str,
@@ -116,7 +116,7 @@ struct Item<'a> {
 impl<'a> From<&'a Detection> for Item<'a> {
     fn from(d: &'a Detection) -> Self {
         Self {
-            track_id: None,
+            track_id: d.track_id,
             class_id: d.class_id,
             label: &d.label,
             confidence: confidence(d.confidence),
@@ -328,7 +328,7 @@ mod tests {
     fn dog(confidence: f32, bbox: [f32; 4]) -> Detection {
         let [x1, y1, x2, y2] = bbox;
         let bbox = BBox { x1, y1, x2, y2 };
-        Detection { class_id: 16, label: "dog".into(), confidence, bbox }
+        Detection { class_id: 16, label: "dog".into(), confidence, bbox, track_id: None }
     }
 
     fn message(items: Vec<Detection>) -> Arc<Encoded> {
