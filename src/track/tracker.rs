@@ -20,6 +20,10 @@ const SAME_PLACE: f32 = 0.6;
 const MOMENTUM_S: f32 = 0.4;
 /// Frames whose labels vote.
 const VOTERS: usize = 16;
+/// Sightings after which a track is no accident.
+const SETTLED: u32 = 3;
+/// Labels that detectors mix up on one and the same animal.
+const MIXED_UP: [&[&str]; 3] = [&["cat", "dog"], &["dog", "bear"], &["horse", "cow", "sheep"]];
 
 /// A found box on its way to a track.
 #[derive(Debug, Clone)]
@@ -42,13 +46,13 @@ pub(super) struct Track<D> {
     pub data: D,
     /// Where it is believed to be at the newest frame.
     place: Place,
-    /// Where it is believed to be if it stopped moving when it was last seen.
-    stopped: Place,
     /// Where it was last seen.
     measured: Place,
     /// Of the middle, in pictures a second.
     velocity: [f32; 2],
     sightings: u32,
+    /// Frames since it was last seen.
+    misses: u32,
     votes: VecDeque<(Arc<str>, f32)>,
 }
 
@@ -131,7 +135,10 @@ impl<D: Default> Tracker<D> {
                 *next_id += 1;
             }
         }
-        owners.iter().map(|owner| owner.map(|track| self.tracks[track].id)).collect()
+        let ids = owners.iter().map(|owner| owner.map(|track| self.tracks[track].id)).collect();
+        // What was seen once or twice and is gone was an accident, and must not wait for the next.
+        self.tracks.retain(|t| t.sightings >= SETTLED || t.misses <= t.sightings);
+        ids
     }
 
     fn predict(&mut self, dt: Duration) {
@@ -140,6 +147,7 @@ impl<D: Default> Tracker<D> {
             track.place.cx += track.velocity[0] * MOMENTUM_S * (1.0 - fade);
             track.place.cy += track.velocity[1] * MOMENTUM_S * (1.0 - fade);
             track.velocity = track.velocity.map(|v| v * fade);
+            track.misses = track.misses.saturating_add(1);
         }
     }
 
@@ -154,7 +162,6 @@ impl<D: Default> Tracker<D> {
         if let Some(motion) = Motion::estimate(&expected, &places, alike) {
             for track in &mut self.tracks {
                 track.place = motion.carry(&track.place);
-                track.stopped = track.place;
             }
         }
     }
@@ -205,7 +212,9 @@ impl<D: Default> Tracker<D> {
             {
                 continue;
             }
-            let mut lost = (0..free.len()).filter(|&t| free[t] && self.tracks[t].label == s.label);
+            let mut lost = (0..free.len()).filter(|&t| {
+                free[t] && self.tracks[t].label == s.label && self.tracks[t].sightings >= SETTLED
+            });
             if let (Some(track), None) = (lost.next(), lost.next())
                 && self.tracks[track].cost(at, s, ALONE).is_some()
             {
@@ -224,10 +233,10 @@ impl<D: Default> Track<D> {
             seen: at,
             data: D::default(),
             place: seen.place,
-            stopped: seen.place,
             measured: seen.place,
             velocity: [0.0; 2],
             sightings: 1,
+            misses: 0,
             votes: VecDeque::from([(Arc::clone(&seen.label), seen.score)]),
         }
     }
@@ -236,22 +245,25 @@ impl<D: Default> Track<D> {
     fn cost(&self, at: MediaTime, seen: &Seen, gate: Gate) -> Option<f32> {
         let unseen_s = at.since(self.seen).as_secs_f32();
         let reach = gate.distance + (unseen_s - 0.1).clamp(0.0, 2.0);
-        let of = |place: &Place| {
-            let distance = place.distance(&seen.place);
-            let ratio = place.size_ratio(&seen.place);
-            let overlap = place.iou(&seen.place);
-            // Another label is the same animal only where it stood.
-            let other = self.label != seen.label && self.votes.iter().all(|v| v.0 != seen.label);
-            let fits = distance < reach
-                && ratio < gate.size_ratio + unseen_s.min(1.0)
-                && (!other || overlap > 0.3);
-            let label = if self.label == seen.label { 0.0 } else { 0.2 };
-            let cost = 0.5 * (1.0 - overlap) + 0.5 * distance / gate.distance + 0.1 * ratio.ln();
-            fits.then_some(cost + label)
-        };
-        // It may as well have stopped, or the head did.
-        let stopped = of(&self.stopped).map(|cost| cost + 0.1);
-        [of(&self.place), stopped].into_iter().flatten().min_by(f32::total_cmp)
+        let distance = self.place.distance(&seen.place);
+        let ratio = self.place.size_ratio(&seen.place);
+        let overlap = self.place.iou(&seen.place);
+        // Another label is the same animal only where it stood.
+        let other = self.label != seen.label;
+        let fits = distance < reach
+            && ratio < gate.size_ratio + unseen_s.min(1.0)
+            && (!other || overlap > 0.3 && self.can_be(&seen.label));
+        let label = if other { 0.2 } else { 0.0 };
+        let cost = 0.5 * (1.0 - overlap) + 0.5 * distance / gate.distance + 0.1 * ratio.ln();
+        fits.then_some(cost + label)
+    }
+
+    /// Whether another label may be this animal's: it had it before, it is not sure of its own yet, or the two look alike.
+    fn can_be(&self, label: &Arc<str>) -> bool {
+        let alike = |group: &&[&str]| group.contains(&&**label) && group.contains(&&*self.label);
+        self.sightings <= SETTLED
+            || self.votes.iter().any(|v| v.0 == *label)
+            || MIXED_UP.iter().any(alike)
     }
 
     fn take(&mut self, at: MediaTime, seen: &Seen) {
@@ -264,9 +276,10 @@ impl<D: Default> Track<D> {
                 *v += ((moved / dt).clamp(-10.0, 10.0) - *v) * trust;
             }
         }
-        (self.place, self.stopped, self.measured) = (seen.place, seen.place, seen.place);
+        (self.place, self.measured) = (seen.place, seen.place);
         self.seen = at;
         self.sightings = self.sightings.saturating_add(1);
+        self.misses = 0;
         if self.votes.len() == VOTERS {
             self.votes.pop_front();
         }
