@@ -253,10 +253,24 @@ mod tests {
         c.websocket.listen = c.ingest.listen;
         c.mqtt.ca_file = "/nowhere/ca.pem".into();
         c.detect.rate_hz = f64::NAN;
+        c.events.seen = 9;
+        let area = Area { points: vec![[0.0, 0.0], [1.5, 0.0], [0.0, 1.0]], labels: vec![] };
+        let garden = c.stream.entry("garden".into()).or_default();
+        garden.zones.insert("lawn".into(), area);
+        garden.required_zones = vec!["pond".into()];
         let keys: Vec<_> = c.validate().into_iter().map(|p| p.key).collect();
         assert_eq!(
             keys,
-            ["node.name", "detect.rate_hz", "mqtt.broker", "mqtt.ca_file", "websocket.listen"]
+            [
+                "node.name",
+                "detect.rate_hz",
+                "events.seen",
+                "mqtt.broker",
+                "mqtt.ca_file",
+                "stream.garden.zones.lawn.points",
+                "stream.garden.required_zones",
+                "websocket.listen"
+            ]
         );
     }
 }

@@ -14,8 +14,8 @@ pub(super) struct Motion {
     dy: f32,
 }
 
-/// Boxes looked at on either side, the first of each; bounds the work.
-const MOST: usize = 16;
+/// Boxes looked at on either side, the first of each; the work grows with the fourth power.
+const MOST: usize = 8;
 /// Mean box sizes within which a box has come home.
 const HOME: f32 = 0.5;
 /// A motion must bring home so much more than standing still does.
@@ -51,6 +51,9 @@ impl Motion {
             return None;
         }
         let still = home(&Self::NONE, expected, found, &alike);
+        if still.worth + CLEARLY >= expected.len().min(found.len()) as f32 {
+            return None;
+        }
         let mut best: Option<(f32, Self)> = None;
         for (i, e) in expected.iter().enumerate() {
             for (j, f) in found.iter().enumerate() {

@@ -43,11 +43,6 @@ impl Rules {
         Self { events, labels, threshold, min_area, zones, required, masks: own.masks }
     }
 
-    /// Replaces the threshold of labels without one of their own.
-    pub fn set_threshold(&mut self, threshold: f32) {
-        self.threshold = threshold;
-    }
-
     pub fn lost_after(&self) -> Duration {
         Duration::from_secs_f64(self.events.lost_after_s)
     }

@@ -64,7 +64,7 @@ impl Told {
     }
 }
 
-fn tell_with(config: &Config, frames: impl IntoIterator<Item = Detections>, finish: bool) -> Told {
+fn tell_with(config: &Config, frames: impl IntoIterator<Item = Detections>) -> Told {
     let (mut tracks, mut told) = (tracks(), Told::default());
     let begin = Instant::now();
     for found in frames {
@@ -77,19 +77,17 @@ fn tell_with(config: &Config, frames: impl IntoIterator<Item = Detections>, fini
         told.better += outcome.better.len();
         told.counts = outcome.counts.unwrap_or(told.counts);
     }
-    if finish {
-        let passed = tracks.tick(begin + Duration::from_secs(60));
-        told.events.extend(passed.events);
-        for (_, counts) in passed.counts {
-            told.counts = counts;
-        }
-        assert!(told.counts.is_empty(), "{:?}", told.counts);
+    let passed = tracks.tick(begin + Duration::from_secs(60));
+    told.events.extend(passed.events);
+    for (_, counts) in passed.counts {
+        told.counts = counts;
     }
+    assert!(told.counts.is_empty(), "{:?}", told.counts);
     told
 }
 
 fn tell(frames: impl IntoIterator<Item = Detections>) -> Told {
-    tell_with(&Config::default(), frames, true)
+    tell_with(&Config::default(), frames)
 }
 
 fn film(sequence: &Sequence) -> impl Iterator<Item = Detections> + '_ {
@@ -199,7 +197,7 @@ fn zones_are_entered_told_and_can_be_required() {
         })
     };
     let names = |zones: &[Arc<str>]| zones.iter().map(|z| z.to_string()).collect::<Vec<_>>();
-    let told = tell_with(&config::parse("t", text).unwrap(), walk(), true);
+    let told = tell_with(&config::parse("t", text).unwrap(), walk());
     let (new, end) = (told.of(EventKind::New)[0], told.of(EventKind::End)[0]);
     assert_eq!(names(&new.entered_zones), ["left"]);
     assert_eq!(
@@ -207,7 +205,7 @@ fn zones_are_entered_told_and_can_be_required() {
         (vec!["right".into()], vec!["left".into(), "right".into()])
     );
     let text = format!("[stream.garden]\nrequired_zones = [\"right\"]\n{text}");
-    let told = tell_with(&config::parse("t", &text).unwrap(), walk(), true);
+    let told = tell_with(&config::parse("t", &text).unwrap(), walk());
     assert!(told.of(EventKind::New)[0].seen.media.as_millis() > 2000);
 }
 
