@@ -317,7 +317,7 @@ proptest! {
         let mut ms = 0;
         let frames = frames.into_iter().map(|(step, boxes)| {
             // Mostly a tenth of a second, sometimes far, sometimes backwards.
-            ms += if step > 6000 { step } else if step < -400 { step } else { 100 };
+            ms += if (-400..=6000).contains(&step) { 100 } else { step };
             let items = boxes.into_iter().map(|(label, score, x, y, size)| {
                 let (x, y) = (x * 1280.0, y * 720.0);
                 item(["dog", "cat", "horse"][label], score, [x, y, x + size * 1280.0, y + size * 720.0])
