@@ -6,6 +6,7 @@ mod failure; // how a command ends badly
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
 pub mod state; // the state directory and the node's name
+mod tracking; // detections -> visits
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ use crate::{web, ws};
 use decoders::Decoders;
 use doors::Doors;
 use report::{Identity, Statistics, group};
+use tracking::Tracking;
+
+pub use tracking::AllCounts;
 
 /// Messages an exit may fall behind before it loses the oldest: about six seconds of four streams.
 const EXIT_BACKLOG: usize = 256;
@@ -103,10 +107,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
     let detections = broadcast::Sender::new(EXIT_BACKLOG);
     let snapshots = Snapshots::start().map_err(Failure::unavailable)?;
+    let tracking = Tracking::new(&config);
     let emit = {
         let (node, out, snapshots) =
             (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
-        move |frame: &Frame, found: Detections| {
+        let tracking = Arc::clone(&tracking);
+        move |frame: &Frame, mut found: Detections| {
+            // Whoever keeps pictures of visits takes `frame` for these.
+            let _better = tracking.observe(&mut found);
             snapshots.offer_found(frame, &found.items);
             // No exit listens: nothing is lost that anyone wanted.
             let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
@@ -171,6 +179,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         readers,
         reader_counters,
     };
+    tokio::spawn(Arc::clone(&tracking).run(Arc::clone(&streams), exits_stop.clone()));
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
@@ -243,6 +252,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
+        tracking.follow(&streams);
         let now = report::status(
             &who,
             &streams,
@@ -278,6 +288,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                         if changes.relays {
                             relays.follow(&changes.config.relay);
                         }
+                        if changes.rules {
+                            tracking.set_config(&changes.config);
+                        }
                         current = changes.config;
                     }
                     Err(error) => {
@@ -304,6 +317,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         decoders.finish(grace / 3).await;
         scheduler.close();
         detector.join(worker::LAST_WORK).await;
+        tracking.finish();
         drop(detections);
         exits_stop.cancel();
         let _ = mqtt.await;

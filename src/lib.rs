@@ -10,6 +10,7 @@ pub mod media; // access units, the GOP ring, the list of streams
 pub mod live; // access units -> fragmented MP4 for many viewers, HLS
 pub mod decode; // access units -> pictures
 pub mod detect; // pictures -> detections
+pub mod track; // detections -> animals: ids, events, counts
 pub mod jpeg; // pictures, with or without boxes -> JPEG
 pub mod snapshots; // the newest picture of each stream as JPEG, while somebody looks
 pub mod wire; // detections -> the JSON everyone reads

@@ -32,6 +32,8 @@ pub struct Changes {
     pub detector: bool,
     pub rates: bool,
     pub relays: bool,
+    /// What counts as an animal.
+    pub rules: bool,
     /// Sections that take effect at the next start only.
     pub at_restart: Vec<&'static str>,
 }
@@ -90,6 +92,7 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         detector: same_rate != old.detect,
         relays: old.relay != new.relay,
         rates: rates_of(old) != rates_of(new),
+        rules: (&old.events, &old.stream) != (&new.events, &new.stream),
         at_restart: fixed.into_iter().filter(|(_, differs)| *differs).map(|(n, _)| n).collect(),
         config: new.clone(),
     })

@@ -1,6 +1,7 @@
 //! The versioned JSON of MQTT and WebSocket, held by golden files. It shapes messages; the exits carry them.
 
 mod demo; // the old demo's messages
+mod event; // an animal's visit
 mod filter; // what of all that one subscriber gets
 mod stats; // the statistics message
 
@@ -18,6 +19,7 @@ use crate::media::stream::StreamSummary;
 use crate::relay::{RelayState, RelayStatus};
 
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
+pub use event::{Kept, event, visit_json};
 pub use filter::{BadFilter, Filter, Heard};
 pub use stats::{Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 
@@ -104,7 +106,7 @@ impl From<Timings> for LatencyMs {
 
 #[derive(Debug, Serialize)]
 struct Item<'a> {
-    /// Null until frames are tracked.
+    /// Which animal of the stream; null for a box that is too faint or too small to follow.
     track_id: Option<u64>,
     class_id: u16,
     label: &'a str,
@@ -117,7 +119,7 @@ struct Item<'a> {
 impl<'a> From<&'a Detection> for Item<'a> {
     fn from(d: &'a Detection) -> Self {
         Self {
-            track_id: None,
+            track_id: d.track_id,
             class_id: d.class_id,
             label: &d.label,
             confidence: confidence(d.confidence),
@@ -373,7 +375,7 @@ mod tests {
     fn dog(confidence: f32, bbox: [f32; 4]) -> Detection {
         let [x1, y1, x2, y2] = bbox;
         let bbox = BBox { x1, y1, x2, y2 };
-        Detection { class_id: 16, label: "dog".into(), confidence, bbox }
+        Detection { class_id: 16, label: "dog".into(), confidence, bbox, track_id: None }
     }
 
     fn message(items: Vec<Detection>) -> Arc<Encoded> {
@@ -456,6 +458,47 @@ mod tests {
         golden("stream-gone", &stream_gone("spotter-3f2a", "garden"));
         golden("error", &error("bad_json", "not JSON: \"quoted\""));
         golden("lagged", &lagged(17));
+    }
+
+    #[test]
+    fn events_keep_their_form() {
+        use crate::track::{Best, Event, EventKind, Moment, Visit};
+        let at = |ms: u64| Moment {
+            media: MediaTime::from_millis(41_000 + ms as i64),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_439_400_000 + ms),
+        };
+        let bbox = BBox { x1: 12.34, y1: 50.05, x2: 301.96, y2: 400.0 };
+        let begun = Visit {
+            id: "1795439400.000000-k3x9ab".into(),
+            stream: StreamId::new("garden").unwrap(),
+            track_id: 7,
+            label: "dog".into(),
+            score: 0.830_04,
+            top_score: 0.8,
+            start: at(0),
+            seen: at(200),
+            end: None,
+            width: 1280,
+            height: 720,
+            bbox,
+            best: Best { at: at(200), seq: 6, score: 0.830_04, bbox },
+            current_zones: vec![],
+            entered_zones: vec![],
+        };
+        let lawn: Vec<Arc<str>> = vec!["lawn".into()];
+        let over = Visit {
+            seen: at(2133),
+            end: Some(at(2133)),
+            top_score: 0.85,
+            current_zones: lawn.clone(),
+            entered_zones: lawn,
+            ..begun.clone()
+        };
+        let (begun, over) = (Arc::new(begun), Arc::new(over));
+        let new = Event { kind: EventKind::New, before: Arc::clone(&begun), after: begun.clone() };
+        golden("event-new", &event("spotter-3f2a", &new, Kept::default()));
+        let end = Event { kind: EventKind::End, before: begun, after: over };
+        golden("event-end", &event("spotter-3f2a", &end, Kept { snapshot: true, clip: true }));
     }
 
     #[test]

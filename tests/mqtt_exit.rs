@@ -131,6 +131,7 @@ impl Node {
             label: "dog".into(),
             confidence: 0.9,
             bbox: BBox { x1: 1.0, y1: 2.0, x2: 3.0, y2: 4.0 },
+            track_id: None,
         };
         let found = Detections {
             stream: StreamId::new("cam").unwrap(),

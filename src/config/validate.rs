@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Delegate};
+use super::{Area, Config, Delegate, LabelRules};
 use crate::media::StreamId;
 use crate::relay::target::Target;
 
@@ -43,6 +43,23 @@ impl Problems {
         });
     }
 
+    fn label_rules(&mut self, section: &str, rules: &LabelRules) {
+        if let Some(threshold) = rules.threshold {
+            self.between(&format!("{section}.threshold"), threshold, 0.01, 0.99);
+        }
+        if let Some(area) = rules.min_area {
+            self.between(&format!("{section}.min_area"), area, 0.0, 1.0);
+        }
+    }
+
+    fn area(&mut self, key: &str, area: &Area) {
+        let fine = (3..=100).contains(&area.points.len())
+            && area.points.iter().flatten().all(|v| (0.0..=1.0).contains(v));
+        self.unless(fine, key, || {
+            "is no area: give 3 to 100 corners [x, y], each from 0 to 1".to_owned()
+        });
+    }
+
     fn file(&mut self, key: &str, path: &Path) {
         let fine = path.as_os_str().is_empty() || path.is_file();
         self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
@@ -57,6 +74,7 @@ impl Config {
         p.between("node.shutdown_grace_s", self.node.shutdown_grace_s, 1, 300);
         self.ingest(&mut p);
         self.detect(&mut p);
+        self.events(&mut p);
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
@@ -67,6 +85,27 @@ impl Config {
             }
             if let Some(rate) = stream.rate_hz {
                 p.between(&format!("stream.{name}.rate_hz"), rate, 0.01, 120.0);
+            }
+            let section = format!("stream.{name}");
+            let own = LabelRules { threshold: stream.threshold, min_area: stream.min_area };
+            p.label_rules(&section, &own);
+            for (label, rules) in &stream.labels {
+                p.label_rules(&format!("{section}.labels.{label}"), rules);
+            }
+            for (zone, area) in &stream.zones {
+                p.topic_part(&format!("{section}.zones.{zone}"), zone);
+                p.area(&format!("{section}.zones.{zone}.points"), area);
+            }
+            for mask in &stream.masks {
+                p.area(&format!("{section}.masks"), mask);
+            }
+            for zone in &stream.required_zones {
+                let known = stream.zones.contains_key(zone);
+                p.unless(known, &format!("{section}.required_zones"), || {
+                    format!(
+                        "there is no zone {zone:?}: add [{section}.zones.{zone}], or name another"
+                    )
+                });
             }
         }
         self.ports(&mut p);
@@ -111,6 +150,19 @@ impl Config {
             p.unless(!path.as_os_str().is_empty(), "detect.delegate.path", || {
                 "is empty: give the delegate's shared library".to_owned()
             });
+        }
+    }
+
+    fn events(&self, p: &mut Problems) {
+        let e = &self.events;
+        p.between("events.threshold", e.threshold, 0.01, 0.99);
+        p.between("events.min_area", e.min_area, 0.0, 1.0);
+        p.between("events.frames", e.frames, 1, 100);
+        p.between("events.seen", e.seen, 1, e.frames);
+        p.between("events.within_s", e.within_s, 0.1, 600.0);
+        p.between("events.lost_after_s", e.lost_after_s, 0.5, 600.0);
+        for (label, rules) in &e.labels {
+            p.label_rules(&format!("events.labels.{label}"), rules);
         }
     }
 
@@ -231,10 +283,24 @@ mod tests {
         c.websocket.listen = c.ingest.listen;
         c.mqtt.ca_file = "/nowhere/ca.pem".into();
         c.detect.rate_hz = f64::NAN;
+        c.events.seen = 9;
+        let area = Area { points: vec![[0.0, 0.0], [1.5, 0.0], [0.0, 1.0]], labels: vec![] };
+        let garden = c.stream.entry("garden".into()).or_default();
+        garden.zones.insert("lawn".into(), area);
+        garden.required_zones = vec!["pond".into()];
         let keys: Vec<_> = c.validate().into_iter().map(|p| p.key).collect();
         assert_eq!(
             keys,
-            ["node.name", "detect.rate_hz", "mqtt.broker", "mqtt.ca_file", "websocket.listen"]
+            [
+                "node.name",
+                "detect.rate_hz",
+                "events.seen",
+                "mqtt.broker",
+                "mqtt.ca_file",
+                "stream.garden.zones.lawn.points",
+                "stream.garden.required_zones",
+                "websocket.listen"
+            ]
         );
     }
 
