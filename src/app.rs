@@ -113,8 +113,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
         let tracking = Arc::clone(&tracking);
         move |frame: &Frame, mut found: Detections| {
-            // Whoever keeps pictures of visits takes `frame` for these.
-            let _better = tracking.observe(&mut found);
+            snapshots.portray(frame, tracking.observe(&mut found));
             snapshots.offer_found(frame, &found.items);
             // No exit listens: nothing is lost that anyone wanted.
             let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
@@ -244,6 +243,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     );
 
     let mut current = config;
+    // What is in force now, for the stages that follow it by themselves.
+    let (settings, _settings_seen) = watch::channel(Arc::new(current.clone()));
     let mut reloader = Reloader::new(loaded, asked);
     let mut config_state = ConfigState { file: reloader.file(), error: None };
     let mut streams_seen = streams.watch();
@@ -292,6 +293,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                             tracking.set_config(&changes.config);
                         }
                         current = changes.config;
+                        settings.send_replace(Arc::new(current.clone()));
                     }
                     Err(error) => {
                         tracing::error!(%error, "the changed configuration is bad, the old one stays in force");
