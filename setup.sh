@@ -133,15 +133,17 @@ runtime() {
     rm -rf "$temp"
 }
 
-# A broker that the system starts would take port 1883, where spotter's own broker listens.
+# A broker that the system starts would take port 1883, where spotter's own broker listens, and a web server port 80:
+# services that came with the tests are switched off, those that were here before stay.
 test_packages() {
-    local fresh=no
-    installed mosquitto || fresh=yes
+    local fresh=() name
+    for name in mosquitto nginx; do installed $name || fresh+=("$name"); done
     packages "$TEST_PACKAGES"
-    if [[ $fresh == yes && -d /run/systemd/system ]]; then
-        say "switching off the mosquitto service that came with the tests, so that port 1883 stays free"
-        step "run: systemctl disable --now mosquitto" as_root systemctl disable --now mosquitto
-    fi
+    [[ -d /run/systemd/system ]] || return 0
+    for name in "${fresh[@]}"; do
+        say "switching off the $name service that came with the tests"
+        step "run: systemctl disable --now $name" as_root systemctl disable --now "$name"
+    done
 }
 
 # promtool alone, out of Debian's package: installing that would start a server.

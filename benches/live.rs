@@ -36,7 +36,7 @@ fn main() {
         .status();
     assert!(made.expect("python starts").success(), "the clock clip could not be made");
     println!("live: a clip of 640x360 at 30 pictures a second, {seconds} s each way");
-    let mut way = |name: &str, reader: &dyn Fn(&Spotter) -> Command| {
+    let way = |name: &str, reader: &dyn Fn(&Spotter) -> Command| {
         let spotter = Spotter::start();
         let publisher = Printing::start(
             Command::new(PYTHON).args(["benches/live/publish.py"]).arg(&clip).arg(spotter.rtmp()),

@@ -6,6 +6,7 @@ mod failure; // how a command ends badly
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
 pub mod state; // the state directory and the node's name
+mod tracking; // detections -> visits
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use failure::Failure;
 
-use crate::auth::Guard;
+use crate::auth::{Guard, Places};
 use crate::board::{self, Board};
 use crate::config::{self, Config, Loaded};
 use crate::decode::Frame;
@@ -33,6 +34,7 @@ use crate::live::Live;
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt;
+use crate::relay::{ReaderCounters, Relays};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::snapshots::Snapshots;
 use crate::supervise::{BackOff, supervise};
@@ -41,6 +43,9 @@ use crate::{web, ws};
 use decoders::Decoders;
 use doors::Doors;
 use report::{Identity, Statistics, group};
+use tracking::Tracking;
+
+pub use tracking::AllCounts;
 
 /// Messages an exit may fall behind before it loses the oldest: about six seconds of four streams.
 const EXIT_BACKLOG: usize = 256;
@@ -102,10 +107,13 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
     let detections = broadcast::Sender::new(EXIT_BACKLOG);
     let snapshots = Snapshots::start().map_err(Failure::unavailable)?;
+    let tracking = Tracking::new(&config);
     let emit = {
         let (node, out, snapshots) =
             (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
-        move |frame: &Frame, found: Detections| {
+        let tracking = Arc::clone(&tracking);
+        move |frame: &Frame, mut found: Detections| {
+            snapshots.portray(frame, tracking.observe(&mut found));
             snapshots.offer_found(frame, &found.items);
             // No exit listens: nothing is lost that anyone wanted.
             let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
@@ -116,6 +124,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
 
     let ingest_counters = Arc::new(IngestCounters::default());
+    let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
+    let reader_counters = Arc::new(ReaderCounters::default());
+    let relays = Relays::new(Arc::clone(&streams));
+    relays.follow(&config.relay);
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let ws_counters = Arc::new(ws::Counters::default());
@@ -128,6 +140,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         Arc::clone(&streams),
         BTreeMap::from([
             ("ingest", group(&ingest_counters)),
+            ("readers", group(&reader_counters)),
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
             ("websocket", group(&ws_counters)),
@@ -138,6 +151,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             }),
             ("webrtc", group(&webrtc_counters)),
             ("live", group(&live.counters)),
+            ("relays", {
+                let relays = Arc::clone(&relays);
+                Box::new(move || relays.counters())
+            }),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
                 let read =
@@ -158,7 +175,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         guard: Arc::clone(&guard) as Arc<dyn ingest::Gate>,
         config: config.ingest.clone(),
         counters: ingest_counters,
+        readers,
+        reader_counters,
     };
+    tokio::spawn(Arc::clone(&tracking).run(Arc::clone(&streams), exits_stop.clone()));
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
@@ -223,18 +243,23 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     );
 
     let mut current = config;
+    // What is in force now, for the stages that follow it by themselves.
+    let (settings, _settings_seen) = watch::channel(Arc::new(current.clone()));
     let mut reloader = Reloader::new(loaded, asked);
     let mut config_state = ConfigState { file: reloader.file(), error: None };
     let mut streams_seen = streams.watch();
     let mut decoders_seen = decoders.changed();
+    let mut relays_seen = relays.watch();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
+        tracking.follow(&streams);
         let now = report::status(
             &who,
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
+            relays.status(),
             link_seen.borrow_and_update().clone(),
             config_state.clone(),
         );
@@ -242,6 +267,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         tokio::select! {
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
+            _ = relays_seen.changed() => {}
             _ = detector.state.changed() => {}
             Ok(()) = link_seen.changed() => {}
             ended = &mut detector.ended => break Err(detector_end(ended)),
@@ -260,7 +286,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                     Ok(Some(changes)) => {
                         config_state = ConfigState { file: reloader.file(), error: None };
                         apply(&changes, &guard, &detector, &scheduler, &decoders, &mut config_state);
+                        if changes.relays {
+                            relays.follow(&changes.config.relay);
+                        }
+                        if changes.rules {
+                            tracking.set_config(&changes.config);
+                        }
                         current = changes.config;
+                        settings.send_replace(Arc::new(current.clone()));
                     }
                     Err(error) => {
                         tracing::error!(%error, "the changed configuration is bad, the old one stays in force");
@@ -282,9 +315,11 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             let _ = (&mut ingest).await;
         }
         streams.close_all();
+        relays.finish().await;
         decoders.finish(grace / 3).await;
         scheduler.close();
         detector.join(worker::LAST_WORK).await;
+        tracking.finish();
         drop(detections);
         exits_stop.cancel();
         let _ = mqtt.await;
@@ -341,7 +376,7 @@ fn apply(
     decoders: &Decoders,
     state: &mut ConfigState,
 ) {
-    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, at_restart = ?changes.at_restart, "configuration changed");
+    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, relays = changes.relays, at_restart = ?changes.at_restart, "configuration changed");
     if changes.auth {
         guard.update_config(&changes.config.auth);
     }

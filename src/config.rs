@@ -22,6 +22,7 @@ pub struct Config {
     pub ingest: Ingest,
     pub decode: Decode,
     pub detect: Detect,
+    pub events: Events,
     pub mqtt: Mqtt,
     pub websocket: WebSocket,
     pub web: Web,
@@ -62,6 +63,9 @@ pub struct Ingest {
     pub listen: SocketAddr,
     pub max_connections: usize,
     pub max_connections_per_address: usize,
+    /// Readers by RTMP; they have places beside those of the publishers.
+    pub max_readers: usize,
+    pub max_readers_per_address: usize,
     pub max_streams: usize,
     /// One RTMP message, bytes.
     pub max_message_bytes: usize,
@@ -74,6 +78,8 @@ pub struct Ingest {
     pub handshake_timeout_s: u64,
     /// Silence after which a connection is closed.
     pub idle_timeout_s: u64,
+    /// A reader that takes nothing for so long is closed.
+    pub reader_stall_timeout_s: u64,
     /// How long a stream waits for its publisher to come back.
     pub reconnect_grace_s: u64,
     /// Coded media kept per stream, bytes.
@@ -206,6 +212,9 @@ pub struct Relay {
     /// A file with the URL, so that its key is not in this one.
     #[serde(default)]
     pub url_file: PathBuf,
+    /// Certificates to trust with rtmps in place of the system's.
+    #[serde(default)]
+    pub ca_file: PathBuf,
 }
 
 impl std::fmt::Debug for Relay {
@@ -215,6 +224,44 @@ impl std::fmt::Debug for Relay {
     }
 }
 
+/// When an animal is real, and when it is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// The median of an animal's scores that makes it real, 0 to 1.
+    pub threshold: f32,
+    /// The smallest box that is looked at, as a fraction of the picture's area.
+    pub min_area: f32,
+    /// How many newest frames the median is over; a frame without the animal counts as 0.
+    pub frames: usize,
+    /// In how many of these it must have been seen, and within how many seconds.
+    pub seen: usize,
+    pub within_s: f64,
+    /// An animal not seen for so long is gone.
+    pub lost_after_s: f64,
+    /// What differs for a label.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, LabelRules>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelRules {
+    pub threshold: Option<f32>,
+    pub min_area: Option<f32>,
+}
+
+/// A part of the picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Area {
+    /// Corners of a polygon, each x and y from 0 to 1; 0, 0 is the upper left.
+    pub points: Vec<[f32; 2]>,
+    /// The labels it concerns; empty: all.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
 /// What can differ from stream to stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -222,6 +269,16 @@ pub struct StreamConfig {
     pub detect: bool,
     /// Absent: `detect.rate_hz`.
     pub rate_hz: Option<f64>,
+    /// Absent: those of `[events]`.
+    pub threshold: Option<f32>,
+    pub min_area: Option<f32>,
+    pub labels: BTreeMap<String, LabelRules>,
+    /// Places by name. An animal stands in one with the middle of its box's lower edge.
+    pub zones: BTreeMap<String, Area>,
+    /// Animals are told of once they were in one of these; empty: wherever they are.
+    pub required_zones: Vec<String>,
+    /// Where nothing is looked for.
+    pub masks: Vec<Area>,
 }
 
 impl Default for Node {
@@ -236,6 +293,8 @@ impl Default for Ingest {
             listen: any(1935),
             max_connections: 64,
             max_connections_per_address: 16,
+            max_readers: 256,
+            max_readers_per_address: 128,
             max_streams: 16,
             max_message_bytes: 4 << 20,
             max_chunk_streams: 64,
@@ -244,6 +303,7 @@ impl Default for Ingest {
             max_amf_string_bytes: 16 << 10,
             handshake_timeout_s: 10,
             idle_timeout_s: 20,
+            reader_stall_timeout_s: 5,
             reconnect_grace_s: 30,
             gop_budget_bytes: 8 << 20,
         }
@@ -275,6 +335,20 @@ impl Default for Detect {
             rate_hz: 10.0,
             animals: COCO_ANIMALS.map(String::from).to_vec(),
             min_confidence: None,
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            threshold: 0.5,
+            min_area: 0.0,
+            frames: 5,
+            seen: 3,
+            within_s: 5.0,
+            lost_after_s: 5.0,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -331,7 +405,16 @@ impl Default for Web {
 
 impl Default for StreamConfig {
     fn default() -> Self {
-        Self { detect: true, rate_hz: None }
+        Self {
+            detect: true,
+            rate_hz: None,
+            threshold: None,
+            min_area: None,
+            labels: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            required_zones: Vec::new(),
+            masks: Vec::new(),
+        }
     }
 }
 

@@ -10,11 +10,13 @@ pub mod media; // access units, the GOP ring, the list of streams
 pub mod live; // access units -> fragmented MP4 for many viewers, HLS
 pub mod decode; // access units -> pictures
 pub mod detect; // pictures -> detections
+pub mod track; // detections -> animals: ids, events, counts
 pub mod jpeg; // pictures, with or without boxes -> JPEG
 pub mod snapshots; // the newest picture of each stream as JPEG, while somebody looks
 pub mod wire; // detections -> the JSON everyone reads
 pub mod mqtt; // the JSON -> MQTT, and the embedded broker
 pub mod ws; // the JSON -> WebSocket, and pictures sent in by hand
+pub mod relay; // access units -> RTMP readers, and on to other servers
 pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 
 pub mod app; // the only file that knows every stage

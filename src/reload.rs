@@ -31,6 +31,9 @@ pub struct Changes {
     /// The detector must be opened anew.
     pub detector: bool,
     pub rates: bool,
+    pub relays: bool,
+    /// What counts as an animal.
+    pub rules: bool,
     /// Sections that take effect at the next start only.
     pub at_restart: Vec<&'static str>,
 }
@@ -83,12 +86,13 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         ("mqtt", old.mqtt != new.mqtt),
         ("websocket", old.websocket != new.websocket),
         ("web", old.web != new.web),
-        ("relay", old.relay != new.relay),
     ];
     Some(Changes {
         auth: old.auth != new.auth,
         detector: same_rate != old.detect,
+        relays: old.relay != new.relay,
         rates: rates_of(old) != rates_of(new),
+        rules: (&old.events, &old.stream) != (&new.events, &new.stream),
         at_restart: fixed.into_iter().filter(|(_, differs)| *differs).map(|(n, _)| n).collect(),
         config: new.clone(),
     })

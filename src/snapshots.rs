@@ -1,4 +1,5 @@
-//! The newest decoded picture of each stream as JPEG, made only while somebody looks and once for all who do.
+//! Pictures as JPEG: the newest of each stream, made only while somebody looks and once for all who do, and the best of
+//! each visit, made once for all who keep it.
 //! Pictures are copied where they pass; a thread of its own encodes, so that nothing waits for it.
 
 use std::collections::BTreeMap;
@@ -10,13 +11,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
-use crate::decode::{Frame, OwnedPicture, Picture};
-use crate::detect::Detection;
+use crate::decode::{Frame, OwnedPicture, Picture, PictureView};
+use crate::detect::{BBox, Detection};
 use crate::health::Counter;
-use crate::jpeg;
+use crate::jpeg::{self, JpegError};
 use crate::media::{MediaTime, StreamId};
+use crate::track::BetterPicture;
 
 /// Whether what was found is drawn in. Such pictures come as often as detections do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,13 +42,33 @@ pub struct Counters {
     pub failed: Counter,
 }
 
+/// A visit's best picture so far.
+#[derive(Debug)]
+pub struct Portrait {
+    /// The visit's.
+    pub id: Arc<str>,
+    pub stream: StreamId,
+    pub label: Arc<str>,
+    /// 0 to 1.
+    pub score: f32,
+    pub pts: MediaTime,
+    /// The whole picture, and the animal with a little of what is around it. JPEG, without boxes.
+    pub full: Bytes,
+    pub crop: Bytes,
+}
+
 /// Pictures waiting for the encoder.
-const WAITING: usize = 2;
+const WAITING: usize = 4;
+/// Portraits a reader may fall behind before it loses the oldest.
+const PORTRAITS: usize = 16;
+/// Around the animal's box, as a part of its size.
+const MARGIN: f32 = 0.15;
 
 #[derive(Debug)]
 pub struct Snapshots {
     wanted: Mutex<BTreeMap<Key, Wanted>>,
     encoder: SyncSender<Job>,
+    pub portraits: broadcast::Sender<Arc<Portrait>>,
     pub counters: Arc<Counters>,
 }
 
@@ -62,11 +84,9 @@ struct Wanted {
     due: Instant,
 }
 
-struct Job {
-    picture: OwnedPicture,
-    pts: MediaTime,
-    found: Vec<Detection>,
-    newest: Newest,
+enum Job {
+    Shot { picture: OwnedPicture, pts: MediaTime, found: Vec<Detection>, newest: Newest },
+    Portraits { picture: OwnedPicture, stream: StreamId, pts: MediaTime, of: Vec<BetterPicture> },
 }
 
 impl Snapshots {
@@ -74,10 +94,11 @@ impl Snapshots {
     pub fn start() -> io::Result<Arc<Self>> {
         let (encoder, jobs) = sync_channel(WAITING);
         let counters = Arc::new(Counters::default());
-        let counted = Arc::clone(&counters);
+        let portraits = broadcast::Sender::new(PORTRAITS);
+        let (counted, out) = (Arc::clone(&counters), portraits.clone());
         let thread = std::thread::Builder::new().name("jpeg".into());
-        thread.spawn(move || encode(&jobs, &counted))?;
-        Ok(Arc::new(Self { wanted: Mutex::default(), encoder, counters }))
+        thread.spawn(move || work(&jobs, &counted, &out))?;
+        Ok(Arc::new(Self { wanted: Mutex::default(), encoder, portraits, counters }))
     }
 
     /// Begins to have pictures of `stream` made, at least `period` apart. None is kept from before.
@@ -124,32 +145,86 @@ impl Snapshots {
             wanted.due = now + wanted.periods.values().min().copied().unwrap_or_default();
             wanted.newest.clone()
         };
+        self.hand_over(frame, |picture| Job::Shot {
+            picture,
+            pts: frame.pts,
+            found: found.to_vec(),
+            newest,
+        });
+    }
+
+    /// Has the portraits made of which this frame is the best so far.
+    pub fn portray(&self, frame: &Frame, of: Vec<BetterPicture>) {
+        if of.is_empty() || self.portraits.receiver_count() == 0 {
+            return;
+        }
+        let (stream, pts) = (frame.stream.clone(), frame.pts);
+        self.hand_over(frame, |picture| Job::Portraits { picture, stream, pts, of });
+    }
+
+    fn hand_over(&self, frame: &Frame, job: impl FnOnce(OwnedPicture) -> Job) {
         let view = frame.picture.view();
         if !view.is_whole() {
             self.counters.failed.inc();
             return;
         }
-        let picture = OwnedPicture::copy(&view);
-        let job = Job { picture, pts: frame.pts, found: found.to_vec(), newest };
+        let job = job(OwnedPicture::copy(&view));
         if let Err(TrySendError::Full(_)) = self.encoder.try_send(job) {
             self.counters.dropped.inc();
         }
     }
 }
 
-fn encode(jobs: &Receiver<Job>, counters: &Counters) {
+fn work(jobs: &Receiver<Job>, counters: &Counters, portraits: &broadcast::Sender<Arc<Portrait>>) {
     for job in jobs {
-        match jpeg::encode(&job.picture.view(), &job.found, jpeg::QUALITY) {
-            Ok(jpeg) => {
-                counters.encoded.inc();
-                job.newest.send_replace(Some(Arc::new(Shot { pts: job.pts, jpeg: jpeg.into() })));
+        let done = match job {
+            Job::Shot { picture, pts, found, newest } => encode(&picture.view(), &found, counters)
+                .map(|jpeg| drop(newest.send_replace(Some(Arc::new(Shot { pts, jpeg }))))),
+            Job::Portraits { picture, stream, pts, of } => {
+                let view = picture.view();
+                encode(&view, &[], counters).and_then(|full| {
+                    of.into_iter().try_for_each(|better| {
+                        let crop = encode(&around(&view, better.best.bbox), &[], counters)?;
+                        let (id, label, score) = (better.id, better.label, better.best.score);
+                        let (stream, full) = (stream.clone(), full.clone());
+                        // Nobody keeps them: nothing is lost that anyone wanted.
+                        let _ = portraits.send(Arc::new(Portrait {
+                            id,
+                            stream,
+                            label,
+                            score,
+                            pts,
+                            full,
+                            crop,
+                        }));
+                        Ok(())
+                    })
+                })
             }
-            Err(error) => {
-                counters.failed.inc();
-                tracing::debug!(%error, "no snapshot");
-            }
+        };
+        if let Err(error) = done {
+            counters.failed.inc();
+            tracing::debug!(%error, "no snapshot");
         }
     }
+}
+
+fn encode(
+    view: &PictureView<'_>,
+    found: &[Detection],
+    counters: &Counters,
+) -> Result<Bytes, JpegError> {
+    let jpeg = jpeg::encode(view, found, jpeg::QUALITY)?;
+    counters.encoded.inc();
+    Ok(jpeg.into())
+}
+
+fn around<'a>(view: &PictureView<'a>, bbox: BBox) -> PictureView<'a> {
+    let (mx, my) = ((bbox.x2 - bbox.x1) * MARGIN, (bbox.y2 - bbox.y1) * MARGIN);
+    // A float out of range becomes the nearest number there is, and what is none becomes 0.
+    let [x1, y1] = [bbox.x1 - mx, bbox.y1 - my].map(|v| v.max(0.0) as u32);
+    let [x2, y2] = [bbox.x2 + mx, bbox.y2 + my].map(|v| v.max(0.0) as u32);
+    view.crop(x1, y1, x2.saturating_sub(x1), y2.saturating_sub(y1))
 }
 
 /// Somebody who looks; pictures are made until it is dropped.
@@ -193,6 +268,8 @@ mod tests {
     use super::*;
     use crate::decode::RgbPicture;
     use crate::media::Arrival;
+    use crate::track::{Best, Moment};
+    use std::time::SystemTime;
 
     fn frame(stream: &StreamId, ms: i64) -> Frame {
         let pixels = vec![90; 64 * 64 * 3];
@@ -204,6 +281,29 @@ mod tests {
             decoded: Instant::now(),
             picture: Box::new(RgbPicture { width: 64, height: 64, pixels }),
         }
+    }
+
+    #[tokio::test]
+    async fn a_visit_s_best_picture_is_made_whole_and_cut_out() {
+        let snapshots = Snapshots::start().unwrap();
+        let a = StreamId::new("a").unwrap();
+        let mut kept = snapshots.portraits.subscribe();
+        let bbox = BBox { x1: 20.0, y1: 20.0, x2: 40.0, y2: f32::INFINITY };
+        let best = Best {
+            at: Moment { media: MediaTime::ZERO, wall: SystemTime::UNIX_EPOCH },
+            seq: 0,
+            score: 0.9,
+            bbox,
+        };
+        let better = BetterPicture { id: "v".into(), label: "dog".into(), best };
+        snapshots.portray(&frame(&a, 5), vec![better]);
+        let portrait = kept.recv().await.unwrap();
+        let size = |jpeg: &[u8]| {
+            let picture = image::load_from_memory(jpeg).unwrap();
+            (picture.width(), picture.height())
+        };
+        assert_eq!(size(&portrait.full), (64, 64));
+        assert_eq!(size(&portrait.crop), (27, 64));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The versioned JSON of MQTT and WebSocket, held by golden files. It shapes messages; the exits carry them.
 
 mod demo; // the old demo's messages
+mod event; // an animal's visit
 mod filter; // what of all that one subscriber gets
 mod stats; // the statistics message
 
@@ -15,8 +16,10 @@ use utoipa::ToSchema;
 use crate::detect::{Detection, Detections, DetectorInfo, Timings};
 use crate::media::StreamStatus;
 use crate::media::stream::StreamSummary;
+use crate::relay::{RelayState, RelayStatus};
 
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
+pub use event::{Kept, event, visit_json};
 pub use filter::{BadFilter, Filter, Heard};
 pub use stats::{Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 
@@ -103,7 +106,7 @@ impl From<Timings> for LatencyMs {
 
 #[derive(Debug, Serialize)]
 struct Item<'a> {
-    /// Null until frames are tracked.
+    /// Which animal of the stream; null for a box that is too faint or too small to follow.
     track_id: Option<u64>,
     class_id: u16,
     label: &'a str,
@@ -116,7 +119,7 @@ struct Item<'a> {
 impl<'a> From<&'a Detection> for Item<'a> {
     fn from(d: &'a Detection) -> Self {
         Self {
-            track_id: None,
+            track_id: d.track_id,
             class_id: d.class_id,
             label: &d.label,
             confidence: confidence(d.confidence),
@@ -224,6 +227,7 @@ pub struct NodeStatus {
     pub detector: Option<DetectorInfo>,
     /// Why there is none now, or why a changed configuration was not taken.
     pub detector_error: Option<String>,
+    pub relays: Vec<RelayInUse>,
     pub addresses: Addresses,
     pub mqtt: LinkState,
     pub capacity: Capacity,
@@ -254,6 +258,30 @@ pub struct DecoderInUse {
     pub decoder: String,
     /// Decoders that were preferred and could not be had, each with its reason.
     pub refusals: Vec<String>,
+}
+
+/// A stream pushed to another server.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RelayInUse {
+    pub name: String,
+    pub stream: String,
+    /// "idle" without its stream, "connecting", "live", or "failed" and about to be tried again.
+    #[schema(value_type = String)]
+    pub state: RelayState,
+    /// `host:port` only: the rest of its URL is secret.
+    pub target: String,
+    /// Why the last attempt failed; absent when it did not.
+    pub error: Option<String>,
+    /// When it came to this state, UTC.
+    pub since: String,
+}
+
+impl From<RelayStatus> for RelayInUse {
+    fn from(r: RelayStatus) -> Self {
+        let since = rfc3339(r.since);
+        let RelayStatus { name, stream, state, target, error, .. } = r;
+        Self { name, stream, state, target, error, since }
+    }
 }
 
 /// `host:port` each; empty when that door is closed.
@@ -347,7 +375,7 @@ mod tests {
     fn dog(confidence: f32, bbox: [f32; 4]) -> Detection {
         let [x1, y1, x2, y2] = bbox;
         let bbox = BBox { x1, y1, x2, y2 };
-        Detection { class_id: 16, label: "dog".into(), confidence, bbox }
+        Detection { class_id: 16, label: "dog".into(), confidence, bbox, track_id: None }
     }
 
     fn message(items: Vec<Detection>) -> Arc<Encoded> {
@@ -433,6 +461,47 @@ mod tests {
     }
 
     #[test]
+    fn events_keep_their_form() {
+        use crate::track::{Best, Event, EventKind, Moment, Visit};
+        let at = |ms: u64| Moment {
+            media: MediaTime::from_millis(41_000 + ms as i64),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_439_400_000 + ms),
+        };
+        let bbox = BBox { x1: 12.34, y1: 50.05, x2: 301.96, y2: 400.0 };
+        let begun = Visit {
+            id: "1795439400.000000-k3x9ab".into(),
+            stream: StreamId::new("garden").unwrap(),
+            track_id: 7,
+            label: "dog".into(),
+            score: 0.830_04,
+            top_score: 0.8,
+            start: at(0),
+            seen: at(200),
+            end: None,
+            width: 1280,
+            height: 720,
+            bbox,
+            best: Best { at: at(200), seq: 6, score: 0.830_04, bbox },
+            current_zones: vec![],
+            entered_zones: vec![],
+        };
+        let lawn: Vec<Arc<str>> = vec!["lawn".into()];
+        let over = Visit {
+            seen: at(2133),
+            end: Some(at(2133)),
+            top_score: 0.85,
+            current_zones: lawn.clone(),
+            entered_zones: lawn,
+            ..begun.clone()
+        };
+        let (begun, over) = (Arc::new(begun), Arc::new(over));
+        let new = Event { kind: EventKind::New, before: Arc::clone(&begun), after: begun.clone() };
+        golden("event-new", &event("spotter-3f2a", &new, Kept::default()));
+        let end = Event { kind: EventKind::End, before: begun, after: over };
+        golden("event-end", &event("spotter-3f2a", &end, Kept { snapshot: true, clip: true }));
+    }
+
+    #[test]
     fn status_and_stats_keep_their_form() {
         let status = NodeStatus {
             version: "0.1.0".into(),
@@ -452,6 +521,14 @@ mod tests {
                 refusals: vec![],
             }),
             detector_error: None,
+            relays: vec![RelayInUse::from(RelayStatus {
+                name: "cloud".into(),
+                stream: "garden".into(),
+                state: RelayState::Failed,
+                target: "live.example.com:443".into(),
+                error: Some("live.example.com:443 closed the connection".into()),
+                since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_439_400_123),
+            })],
             addresses: Addresses {
                 rtmp: "0.0.0.0:1935".into(),
                 websocket: "0.0.0.0:8765".into(),

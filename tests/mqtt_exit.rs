@@ -72,6 +72,7 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
         decoders: vec![],
         detector: None,
         detector_error: None,
+        relays: vec![],
         addresses: Addresses::default(),
         mqtt: LinkState::Disabled,
         capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
@@ -130,6 +131,7 @@ impl Node {
             label: "dog".into(),
             confidence: 0.9,
             bbox: BBox { x1: 1.0, y1: 2.0, x2: 3.0, y2: 4.0 },
+            track_id: None,
         };
         let found = Detections {
             stream: StreamId::new("cam").unwrap(),

@@ -56,7 +56,7 @@ impl PictureDetector for Detector {
 }
 
 fn item(label: &str, confidence: f32, bbox: BBox) -> Detection {
-    Detection { class_id: 15, label: label.into(), confidence, bbox }
+    Detection { class_id: 15, label: label.into(), confidence, bbox, track_id: None }
 }
 
 struct Door {

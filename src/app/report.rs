@@ -12,9 +12,10 @@ use crate::board::{self, Board};
 use crate::decode::DecoderState;
 use crate::detect::worker::DetectorState;
 use crate::media::{StreamId, Streams};
+use crate::relay::RelayStatus;
 use crate::wire::{
     Addresses, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats, NodeStatus,
-    StreamMeter,
+    RelayInUse, StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -31,6 +32,7 @@ pub(super) fn status(
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
+    relays: Vec<RelayStatus>,
     mqtt: LinkState,
     config: ConfigState,
 ) -> NodeStatus {
@@ -45,6 +47,7 @@ pub(super) fn status(
         decoders: in_use.collect(),
         detector: detector.info.clone(),
         detector_error: detector.error.clone(),
+        relays: relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
         mqtt,
         capacity: Capacity {

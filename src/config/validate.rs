@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{Config, Delegate};
+use super::{Area, Config, Delegate, LabelRules};
 use crate::media::StreamId;
+use crate::relay::target::Target;
 
 /// One fault of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,23 @@ impl Problems {
         });
     }
 
+    fn label_rules(&mut self, section: &str, rules: &LabelRules) {
+        if let Some(threshold) = rules.threshold {
+            self.between(&format!("{section}.threshold"), threshold, 0.01, 0.99);
+        }
+        if let Some(area) = rules.min_area {
+            self.between(&format!("{section}.min_area"), area, 0.0, 1.0);
+        }
+    }
+
+    fn area(&mut self, key: &str, area: &Area) {
+        let fine = (3..=100).contains(&area.points.len())
+            && area.points.iter().flatten().all(|v| (0.0..=1.0).contains(v));
+        self.unless(fine, key, || {
+            "is no area: give 3 to 100 corners [x, y], each from 0 to 1".to_owned()
+        });
+    }
+
     fn file(&mut self, key: &str, path: &Path) {
         let fine = path.as_os_str().is_empty() || path.is_file();
         self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
@@ -56,15 +74,38 @@ impl Config {
         p.between("node.shutdown_grace_s", self.node.shutdown_grace_s, 1, 300);
         self.ingest(&mut p);
         self.detect(&mut p);
+        self.events(&mut p);
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
+        self.relay(&mut p);
         for (name, stream) in &self.stream {
             if let Err(bad) = StreamId::new(name) {
                 p.unless(false, &format!("stream.{name}"), || bad.to_string());
             }
             if let Some(rate) = stream.rate_hz {
                 p.between(&format!("stream.{name}.rate_hz"), rate, 0.01, 120.0);
+            }
+            let section = format!("stream.{name}");
+            let own = LabelRules { threshold: stream.threshold, min_area: stream.min_area };
+            p.label_rules(&section, &own);
+            for (label, rules) in &stream.labels {
+                p.label_rules(&format!("{section}.labels.{label}"), rules);
+            }
+            for (zone, area) in &stream.zones {
+                p.topic_part(&format!("{section}.zones.{zone}"), zone);
+                p.area(&format!("{section}.zones.{zone}.points"), area);
+            }
+            for mask in &stream.masks {
+                p.area(&format!("{section}.masks"), mask);
+            }
+            for zone in &stream.required_zones {
+                let known = stream.zones.contains_key(zone);
+                p.unless(known, &format!("{section}.required_zones"), || {
+                    format!(
+                        "there is no zone {zone:?}: add [{section}.zones.{zone}], or name another"
+                    )
+                });
             }
         }
         self.ports(&mut p);
@@ -75,6 +116,8 @@ impl Config {
         let i = &self.ingest;
         p.between("ingest.max_connections", i.max_connections, 1, 10_000);
         p.between("ingest.max_connections_per_address", i.max_connections_per_address, 1, 10_000);
+        p.between("ingest.max_readers", i.max_readers, 1, 10_000);
+        p.between("ingest.max_readers_per_address", i.max_readers_per_address, 1, 10_000);
         p.between("ingest.max_streams", i.max_streams, 1, 1000);
         p.between("ingest.max_message_bytes", i.max_message_bytes, 64 << 10, 16 << 20);
         p.between("ingest.max_chunk_streams", i.max_chunk_streams, 8, 65_599);
@@ -83,6 +126,7 @@ impl Config {
         p.between("ingest.max_amf_string_bytes", i.max_amf_string_bytes, 1024, 65_535);
         p.between("ingest.handshake_timeout_s", i.handshake_timeout_s, 1, 300);
         p.between("ingest.idle_timeout_s", i.idle_timeout_s, 2, 3600);
+        p.between("ingest.reader_stall_timeout_s", i.reader_stall_timeout_s, 1, 300);
         p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
         p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
         p.between("decode.threads", self.decode.threads, 0, 64);
@@ -106,6 +150,19 @@ impl Config {
             p.unless(!path.as_os_str().is_empty(), "detect.delegate.path", || {
                 "is empty: give the delegate's shared library".to_owned()
             });
+        }
+    }
+
+    fn events(&self, p: &mut Problems) {
+        let e = &self.events;
+        p.between("events.threshold", e.threshold, 0.01, 0.99);
+        p.between("events.min_area", e.min_area, 0.0, 1.0);
+        p.between("events.frames", e.frames, 1, 100);
+        p.between("events.seen", e.seen, 1, e.frames);
+        p.between("events.within_s", e.within_s, 0.1, 600.0);
+        p.between("events.lost_after_s", e.lost_after_s, 0.5, 600.0);
+        for (label, rules) in &e.labels {
+            p.label_rules(&format!("events.labels.{label}"), rules);
         }
     }
 
@@ -162,6 +219,31 @@ impl Config {
         p.between("web.stall_timeout_s", w.stall_timeout_s, 1, 300);
     }
 
+    fn relay(&self, p: &mut Problems) {
+        for (n, relay) in self.relay.iter().enumerate() {
+            let key = |what: &str| format!("relay[{n}].{what}");
+            p.unless(!relay.name.is_empty(), &key("name"), || "is empty: give a word".to_owned());
+            p.topic_part(&key("name"), &relay.name);
+            let fresh = self.relay[..n].iter().all(|other| other.name != relay.name);
+            p.unless(fresh, &key("name"), || {
+                format!("{:?} is another relay's name already: choose another one", relay.name)
+            });
+            if let Err(bad) = StreamId::new(&relay.stream) {
+                p.unless(false, &key("stream"), || bad.to_string());
+            }
+            let one = relay.url.is_empty() != relay.url_file.as_os_str().is_empty();
+            p.unless(one, &key("url"), || "give either url or url_file".to_owned());
+            if let Err(bad) = Target::parse(&relay.url)
+                && !relay.url.is_empty()
+            {
+                // The URL itself is a secret.
+                p.unless(false, &key("url"), || bad.to_string());
+            }
+            p.file(&key("url_file"), &relay.url_file);
+            p.file(&key("ca_file"), &relay.ca_file);
+        }
+    }
+
     fn ports(&self, p: &mut Problems) {
         let mut doors = vec![("ingest.listen", self.ingest.listen)];
         if self.websocket.enabled {
@@ -201,10 +283,45 @@ mod tests {
         c.websocket.listen = c.ingest.listen;
         c.mqtt.ca_file = "/nowhere/ca.pem".into();
         c.detect.rate_hz = f64::NAN;
+        c.events.seen = 9;
+        let area = Area { points: vec![[0.0, 0.0], [1.5, 0.0], [0.0, 1.0]], labels: vec![] };
+        let garden = c.stream.entry("garden".into()).or_default();
+        garden.zones.insert("lawn".into(), area);
+        garden.required_zones = vec!["pond".into()];
         let keys: Vec<_> = c.validate().into_iter().map(|p| p.key).collect();
         assert_eq!(
             keys,
-            ["node.name", "detect.rate_hz", "mqtt.broker", "mqtt.ca_file", "websocket.listen"]
+            [
+                "node.name",
+                "detect.rate_hz",
+                "events.seen",
+                "mqtt.broker",
+                "mqtt.ca_file",
+                "stream.garden.zones.lawn.points",
+                "stream.garden.required_zones",
+                "websocket.listen"
+            ]
         );
+    }
+
+    #[test]
+    fn relays_are_judged_and_their_urls_kept_quiet() {
+        let text = r#"
+            [[relay]]
+            name = "a"
+            stream = "s"
+            url = "rtmp://h/live/k"
+            [[relay]]
+            name = "a"
+            stream = "no/name"
+            url = "http://hush"
+            [[relay]]
+            name = "b"
+            stream = "s"
+        "#;
+        let faults = toml::from_str::<Config>(text).unwrap().validate();
+        let keys: Vec<_> = faults.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(keys, ["relay[1].name", "relay[1].stream", "relay[1].url", "relay[2].url"]);
+        assert!(faults.iter().all(|p| !p.message.contains("hush")));
     }
 }

@@ -73,6 +73,27 @@ impl PictureView<'_> {
     }
 }
 
+impl<'a> PictureView<'a> {
+    /// The part of a whole picture around `x`, `y` (the top left corner) of at most `width` by `height` pixels, widened
+    /// to where the colour planes can be cut too, and clipped to the picture.
+    pub fn crop(&self, x: u32, y: u32, width: u32, height: u32) -> PictureView<'a> {
+        let (x1, y1) = (x.min(self.width - 1) & !1, y.min(self.height - 1) & !1);
+        let x2 = x.saturating_add(width).clamp(x1 + 1, self.width);
+        let y2 = y.saturating_add(height).clamp(y1 + 1, self.height);
+        let (left, top) = (x1 as usize, y1 as usize);
+        let offsets = match self.format {
+            PixelFormat::Nv12 => [(left, top), (left, top / 2), (0, 0)],
+            PixelFormat::I420 => [(left, top), (left / 2, top / 2), (left / 2, top / 2)],
+            PixelFormat::Rgb => [(left * 3, top), (0, 0), (0, 0)],
+        };
+        let mut planes = self.planes;
+        for (plane, (bytes, rows)) in planes.iter_mut().zip(offsets) {
+            plane.data = plane.data.get(rows * plane.stride + bytes..).unwrap_or_default();
+        }
+        PictureView { width: x2 - x1, height: y2 - y1, planes, ..*self }
+    }
+}
+
 /// Memory that holds a picture: a mapped GStreamer buffer, or plain bytes.
 pub trait Picture: Send {
     fn view(&self) -> PictureView<'_>;

@@ -52,6 +52,7 @@ impl Detector for FakeDetector {
                 label: label.clone(),
                 confidence: 0.9,
                 bbox,
+                track_id: None,
             })
             .collect())
     }

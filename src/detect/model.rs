@@ -90,6 +90,7 @@ impl Detector for ModelDetector {
                 label: self.labels.get(found.class_id)?.clone(),
                 confidence: found.score,
                 bbox: placement.to_picture(found.corners)?,
+                track_id: None,
             })
         });
         Ok(detections.collect())

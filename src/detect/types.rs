@@ -27,6 +27,8 @@ pub struct Detection {
     /// 0 to 1.
     pub confidence: f32,
     pub bbox: BBox,
+    /// Which animal of the stream it is; none where nothing is tracked, or nothing can be.
+    pub track_id: Option<u64>,
 }
 
 /// Where a frame's time went.

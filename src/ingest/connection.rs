@@ -15,10 +15,11 @@ use tracing::{info, warn};
 use super::amf::{AmfError, AmfLimits};
 use super::counters::IngestCounters;
 use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
+use super::play::{Player, Playing};
 use super::protocol::{self, Protocol, ProtocolError, Request, Step};
 use super::server::{Context, is_hangup};
 use super::session::{Session, SessionError};
-use crate::auth::Caller;
+use crate::auth::{Caller, Place};
 use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
 use crate::media::{Arrival, Unit};
 
@@ -36,6 +37,8 @@ pub(super) enum End {
     Refused,
     Displaced,
     Shutdown,
+    /// The stream that was played is over.
+    Over,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,8 @@ pub(super) enum ConnectionError {
     Idle(Duration),
     #[error("the peer did not read what it was sent within {0:?}")]
     WriteTimeout(Duration),
+    #[error("the reader took nothing for {0:?}: see ingest.reader_stall_timeout_s")]
+    Stalled(Duration),
     #[error(transparent)]
     Chunk(#[from] DechunkError),
     #[error(transparent)]
@@ -62,6 +67,7 @@ pub(super) enum ConnectionError {
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: S,
     peer: IpAddr,
+    place: Place,
     ctx: &Context,
     shutdown: &CancellationToken,
 ) -> Result<End, ConnectionError> {
@@ -70,7 +76,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(done) => done,
         Err(_) => Err(ConnectionError::HandshakeTimeout(patience)),
     };
-    let begun = begun.and_then(|input| Connection::new(socket, peer, ctx, input));
+    let begun = begun.and_then(|input| Connection::new(socket, peer, place, ctx, input));
     let mut connection = begun.inspect_err(|error| error.count(&ctx.counters))?;
     let end = connection.talk(shutdown).await;
     if let Err(error) = &end {
@@ -83,8 +89,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     connection.count_cut_messages();
     // Readers see the publisher gone before the farewell, which can take its time.
     drop(connection.live.take());
-    if !matches!(end, Ok(End::Eof) | Err(ConnectionError::Io(_) | ConnectionError::WriteTimeout(_)))
-    {
+    if !matches!(
+        end,
+        Ok(End::Eof)
+            | Err(ConnectionError::Io(_)
+                | ConnectionError::WriteTimeout(_)
+                | ConnectionError::Stalled(_))
+    ) {
         connection.farewell().await;
     }
     match end {
@@ -119,22 +130,29 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-struct Connection<'a, S> {
-    socket: S,
-    peer: IpAddr,
-    ctx: &'a Context,
-    protocol: Protocol,
-    dechunker: Dechunker,
-    input: BytesMut,
+pub(super) struct Connection<'a, S> {
+    pub(super) socket: S,
+    pub(super) peer: IpAddr,
+    /// Where this connection is counted; a player's is among the readers.
+    pub(super) place: Place,
+    pub(super) ctx: &'a Context,
+    pub(super) protocol: Protocol,
+    pub(super) dechunker: Dechunker,
+    pub(super) input: BytesMut,
     /// Answers not yet written.
-    output: Vec<u8>,
-    live: Option<Live>,
+    pub(super) output: Vec<u8>,
+    pub(super) live: Option<Live>,
+    pub(super) playing: Playing,
+    /// A player that was let in and has not begun.
+    pub(super) player: Option<Box<Player>>,
+    /// Of what we send.
+    pub(super) chunk_size: usize,
     /// When the peer last did what it is here for.
     active: Instant,
 }
 
 /// What is being published.
-struct Live {
+pub(super) struct Live {
     publication: Publication,
     session: Session,
     audio_refused: bool,
@@ -146,6 +164,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
     fn new(
         socket: S,
         peer: IpAddr,
+        place: Place,
         ctx: &'a Context,
         input: BytesMut,
     ) -> Result<Self, ConnectionError> {
@@ -161,8 +180,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         });
         let output = Vec::new();
         let active = Instant::now();
-        let mut connection =
-            Self { socket, peer, ctx, protocol, dechunker, input, output, live: None, active };
+        let mut connection = Self {
+            socket,
+            peer,
+            place,
+            ctx,
+            protocol,
+            dechunker,
+            input,
+            output,
+            live: None,
+            playing: Playing::No,
+            player: None,
+            chunk_size: protocol::CHUNK_SIZE,
+            active,
+        };
         greeting.iter().for_each(|message| connection.say(message));
         Ok(connection)
     }
@@ -171,16 +203,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         let idle = Duration::from_secs(self.ctx.config.idle_timeout_s);
         loop {
             // The handshake may have left whole messages, so taking them comes before reading.
-            let arrived = Arrival::now();
-            while let Some(message) = self.dechunker.next(&mut self.input)? {
-                if self.live.is_some() {
-                    self.active = Instant::now();
-                }
-                if let Some(end) = self.take(&message, arrived)? {
-                    return Ok(end);
-                }
+            if let Some(end) = self.take_all()? {
+                return Ok(end);
             }
             self.flush().await?;
+            if let Some(player) = self.player.take() {
+                match self.play(player, shutdown).await? {
+                    Some(end) => return Ok(end),
+                    None => self.active = Instant::now(),
+                }
+            }
             self.input.reserve(READ_BYTES);
             let displaced = self.live.as_ref().map(|l| l.publication.displaced().clone());
             let read = tokio::select! {
@@ -200,6 +232,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 self.say(&acknowledgement);
             }
         }
+    }
+
+    /// Takes every whole message there is; an end when the connection is over.
+    pub(super) fn take_all(&mut self) -> Result<Option<End>, ConnectionError> {
+        let arrived = Arrival::now();
+        while let Some(message) = self.dechunker.next(&mut self.input)? {
+            if self.live.is_some() {
+                self.active = Instant::now();
+            }
+            if let Some(end) = self.take(&message, arrived)? {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes one message; an end when the connection is over.
@@ -224,10 +270,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     }
                 }
                 Step::Play(request) => {
-                    self.ctx.counters.refused_play.inc();
-                    let text = "playing by RTMP is not offered: use the viewer";
-                    return Ok(Some(self.refuse(&request, "NetStream.Play.Failed", text)));
+                    if let Some(end) = self.admit_player(&request)? {
+                        return Ok(Some(end));
+                    }
                 }
+                Step::Pause(pause) => self.pause(pause),
+                Step::Unplay => self.unplay(),
                 Step::NoSuchApp { app, refusal } => {
                     self.ctx.counters.refused_app.inc();
                     info!(app, "refused: no such application");
@@ -260,9 +308,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", &text)));
             }
         };
-        if self.live.is_some() {
+        if self.live.is_some() || self.is_playing() {
             counters.refused_name.inc();
-            let text = "this connection publishes already: open another one";
+            let text = "this connection has a stream already: open another one";
             return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", text)));
         }
         let token = request.token.as_ref().map(protocol::Token::secret);
@@ -345,7 +393,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         }
     }
 
-    fn refuse(&mut self, request: &Request, code: &str, text: &str) -> End {
+    pub(super) fn refuse(&mut self, request: &Request, code: &str, text: &str) -> End {
         info!(code, text, "refused");
         for answer in self.protocol.refuse(request, code, text) {
             self.say(&answer);
@@ -364,17 +412,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         told.iter().for_each(|message| self.say(message));
     }
 
-    fn say(&mut self, message: &Message) {
+    pub(super) fn say(&mut self, message: &Message) {
         // Control messages belong on chunk stream 2 (5.3.1); commands and statuses go on one each.
         let csid = match (message.kind, message.stream) {
             (kind::SET_CHUNK_SIZE..=kind::SET_PEER_BANDWIDTH, _) => 2,
             (_, 0) => 3,
             _ => 5,
         };
-        write_message(&mut self.output, csid, message, protocol::CHUNK_SIZE);
+        write_message(&mut self.output, csid, message, self.chunk_size);
     }
 
-    async fn flush(&mut self) -> Result<(), ConnectionError> {
+    pub(super) async fn flush(&mut self) -> Result<(), ConnectionError> {
         if self.output.is_empty() {
             return Ok(());
         }
@@ -427,6 +475,8 @@ impl ConnectionError {
             Self::HandshakeTimeout(_) => &counters.handshake_timeouts,
             Self::Idle(_) => &counters.idle_timeouts,
             Self::WriteTimeout(_) => &counters.write_timeouts,
+            // Counted among the readers.
+            Self::Stalled(_) => return,
             Self::Chunk(DechunkError::MessageTooLarge { .. })
             | Self::Protocol(ProtocolError::CommandTooLarge(_)) => &counters.message_too_large,
             Self::Chunk(DechunkError::TooManyChunkStreams(_)) => &counters.too_many_chunk_streams,

@@ -49,7 +49,6 @@ pub struct IngestCounters {
     pub refused_token: Counter,
     pub refused_taken: Counter,
     pub refused_too_many_streams: Counter,
-    pub refused_play: Counter,
     pub displaced: Counter,
 
     /// Publications ended for what they carried.

@@ -70,7 +70,7 @@ const DEFAULT_CHUNK_SIZE: usize = 128;
 /// A message is at most this long (24-bit length), so a larger chunk size means the same.
 const MAX_CHUNK_SIZE: usize = 0xFF_FFFF;
 /// In a 24-bit timestamp field: the real value follows in 32 bits.
-const EXTENDED: u32 = 0xFF_FFFF;
+pub(crate) const EXTENDED: u32 = 0xFF_FFFF;
 /// Memory for a message is taken as its bytes come, at least so much at a time, whatever length it claims.
 const MIN_RESERVE: usize = 4096;
 

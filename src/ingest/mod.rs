@@ -1,8 +1,9 @@
 //! The front door: RTMP connections in, access units out.
 //!
-//! Bytes flow through these in order; only `connection` and `server` touch sockets, the rest are pure:
+//! Bytes flow through these in order; only `connection`, `play` and `server` touch sockets, the rest are pure:
 //! `dechunk` (bytes -> messages), `protocol` (commands -> who wants to publish what), `flv` (message payload ->
-//! coded picture or sound), `session` (that -> [`crate::media::Unit`] on the stream's own time line).
+//! coded picture or sound), `session` (that -> [`crate::media::Unit`] on the stream's own time line). A connection that
+//! plays instead goes on in `play`.
 
 pub mod amf;
 pub mod dechunk;
@@ -13,6 +14,7 @@ pub mod session;
 mod connection;
 mod counters;
 mod gaps;
+mod play;
 mod server;
 #[cfg(test)]
 pub(crate) mod testing;

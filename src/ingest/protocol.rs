@@ -37,8 +37,11 @@ pub enum Step {
     Send(Message),
     /// The peer wants to publish; answer by [`Protocol::accept`] or [`Protocol::refuse`].
     Publish(Request),
-    /// The peer wants to play; answer by [`Protocol::refuse`] while there is nothing to play.
+    /// The peer wants to play; answer by [`Protocol::accept_play`] or [`Protocol::refuse`].
     Play(Request),
+    /// The player wants a rest, or goes on.
+    Pause(Pause),
+    Unplay,
     /// The peer asked for an application that is not here; the refusal is for it, then close.
     NoSuchApp {
         app: String,
@@ -47,6 +50,12 @@ pub enum Step {
     Unpublish,
     /// Passed over; worth a count.
     Ignored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    Rest,
+    GoOn,
 }
 
 /// A request to publish or play.
@@ -58,6 +67,13 @@ pub struct Request {
     stream: u32,
     pub name: Result<StreamId, BadStreamName>,
     pub token: Option<Token>,
+}
+
+impl Request {
+    /// Message stream id that media goes out on.
+    pub fn message_stream(&self) -> u32 {
+        self.stream
+    }
 }
 
 /// A credential; never shown.
@@ -100,6 +116,8 @@ pub struct Protocol {
     connect_token: Option<Token>,
     /// Message stream id of the accepted publication.
     publishing: Option<u32>,
+    /// Message stream id of what is being played.
+    playing: Option<u32>,
     created_streams: u32,
     ack_window: u32,
     received: u64,
@@ -133,6 +151,7 @@ impl Protocol {
             app: String::new(),
             connect_token: None,
             publishing: None,
+            playing: None,
             created_streams: 0,
             ack_window: ACK_WINDOW,
             received: 0,
@@ -210,6 +229,17 @@ impl Protocol {
         Ok(sent(self.steps(answers, request.stream)?))
     }
 
+    /// Accepts a request to play; what to answer.
+    pub fn accept_play(&mut self, request: &Request) -> Result<Vec<Message>, ProtocolError> {
+        let id = request.id;
+        let answers = self.ask_session(|session| session.accept_request(id))?;
+        self.playing = Some(request.stream);
+        let mut answers = sent(self.steps(answers, request.stream)?);
+        // Data before the stream's own would be taken for subtitles by ffmpeg and its kin.
+        answers.retain(|message| message.kind != kind::DATA_AMF0);
+        Ok(answers)
+    }
+
     /// Refuses a request; what to answer.
     pub fn refuse(&mut self, request: &Request, code: &str, text: &str) -> Vec<Message> {
         let id = request.id;
@@ -223,6 +253,19 @@ impl Protocol {
     /// Tells the publisher how its publication fares; nothing when there is none.
     pub fn publish_status(&self, level: &str, code: &str, text: &str) -> Option<Message> {
         status(self.publishing?, level, code, text)
+    }
+
+    /// Tells the player that the stream is over; nothing when none is played.
+    pub fn play_over(&self, text: &str) -> Vec<Message> {
+        let Some(stream) = self.playing else { return Vec::new() };
+        let mut end = vec![0, 1];
+        end.extend_from_slice(&stream.to_be_bytes());
+        let (kind, payload) = (kind::USER_CONTROL, end.into());
+        let stream_eof = Message { kind, stream: 0, timestamp_ms: 0, payload };
+        let told = ["NetStream.Play.UnpublishNotify", "NetStream.Play.Stop"]
+            .into_iter()
+            .filter_map(|code| status(stream, "status", code, text));
+        told.chain([stream_eof]).collect()
     }
 
     fn command(&mut self, message: &Message, body: &Bytes) -> Result<Vec<Step>, ProtocolError> {
@@ -245,6 +288,10 @@ impl Protocol {
             "FCUnpublish" if self.publishing.is_some() => return Ok(self.unpublish()),
             // It names its stream by the message's own stream id, which the session does not look at.
             "closeStream" if self.publishing == Some(message.stream) => return Ok(self.unpublish()),
+            "closeStream" if self.playing == Some(message.stream) => {
+                self.playing = None;
+                return Ok(vec![Step::Unplay]);
+            }
             _ => {}
         }
         let answers = self.tell_session(kind::COMMAND_AMF0, message.stream, body.clone())?;
@@ -341,17 +388,46 @@ impl Protocol {
             ServerSessionEvent::PublishStreamFinished { .. } if self.publishing.is_some() => {
                 steps.extend(self.unpublish());
             }
+            ServerSessionEvent::PlayStreamFinished { .. } if self.playing.take().is_some() => {
+                steps.push(Step::Unplay);
+            }
             ServerSessionEvent::UnhandleableAmf0Command {
-                command_name, transaction_id, ..
+                command_name,
+                transaction_id,
+                additional_values,
+                ..
             } => match command_name.as_str() {
-                "releaseStream" | "FCPublish" | "_checkbw" => {
-                    steps.extend(result(transaction_id).map(Step::Send));
+                "releaseStream" | "FCPublish" | "FCSubscribe" | "_checkbw" => {
+                    steps.extend(result(transaction_id, Amf0Value::Undefined).map(Step::Send));
+                }
+                // A live stream has no length, which is said so.
+                "getStreamLength" => {
+                    steps.extend(result(transaction_id, Amf0Value::Number(0.0)).map(Step::Send));
+                }
+                "pause" | "pauseRaw" if self.playing.is_some() => {
+                    steps.extend(self.pause(additional_values.first()));
+                }
+                "seek" => {
+                    let text = "this stream is live: there is no other place in it";
+                    let told = self
+                        .playing
+                        .and_then(|stream| status(stream, "error", "NetStream.Seek.Failed", text));
+                    steps.extend(told.map(Step::Send));
                 }
                 _ => steps.push(Step::Ignored),
             },
             _ => {}
         }
         Ok(())
+    }
+
+    fn pause(&self, wanted: Option<&Amf0Value>) -> Vec<Step> {
+        let (step, code) = match wanted {
+            Some(Amf0Value::Boolean(false)) => (Pause::GoOn, "NetStream.Unpause.Notify"),
+            _ => (Pause::Rest, "NetStream.Pause.Notify"),
+        };
+        let told = self.playing.and_then(|stream| status(stream, "status", code, "as you wish"));
+        told.map(Step::Send).into_iter().chain([Step::Pause(step)]).collect()
     }
 
     fn request(&self, id: u32, stream: u32, key: &str) -> Request {
@@ -419,13 +495,13 @@ fn ping_answer(payload: &[u8]) -> Option<Step> {
     Some(Step::Send(Message { kind: kind::USER_CONTROL, stream: 0, timestamp_ms: 0, payload }))
 }
 
-/// An empty `_result` to a call that wants one.
-fn result(transaction: f64) -> Option<Message> {
+/// A `_result` to a call that wants one.
+fn result(transaction: f64, value: Amf0Value) -> Option<Message> {
     if transaction == 0.0 {
         return None;
     }
     let name = Amf0Value::Utf8String("_result".into());
-    command(0, vec![name, Amf0Value::Number(transaction), Amf0Value::Null, Amf0Value::Undefined])
+    command(0, vec![name, Amf0Value::Number(transaction), Amf0Value::Null, value])
 }
 
 fn status(stream: u32, level: &str, code: &str, text: &str) -> Option<Message> {

@@ -235,3 +235,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_player_rests_goes_on_and_leaves() {
+    let (mut p, _) = Protocol::new(LIMITS).unwrap();
+    p.handle(&connect("live")).unwrap();
+    p.handle(&call(0, "createStream", 2.0, vec![Amf0Value::Null])).unwrap();
+    let length = p.handle(&call(0, "getStreamLength", 3.0, vec![Amf0Value::Null, text("dog")]));
+    assert!(all_text(&sent(length.unwrap())).contains("_result"));
+    let play = call(1, "play", 4.0, vec![Amf0Value::Null, text("dog?token=abc")]);
+    let step = p.handle(&play).unwrap().pop();
+    let Some(Step::Play(request)) = step else { panic!("{step:?}") };
+    assert_eq!(request.token.as_ref().unwrap().secret(), "abc");
+    let answer = p.accept_play(&request).unwrap();
+    assert!(all_text(&answer).contains("NetStream.Play.Reset"));
+    assert!(all_text(&answer).contains("NetStream.Play.Start"));
+    // StreamBegin, and no data before the stream's own.
+    assert!(
+        answer.iter().any(|m| m.kind == kind::USER_CONTROL && m.payload[..] == [0, 0, 0, 0, 0, 1])
+    );
+    assert!(answer.iter().all(|m| m.kind != kind::DATA_AMF0));
+    let asked = |p: &mut Protocol, name: &str, value: Amf0Value| {
+        p.handle(&call(1, name, 0.0, vec![Amf0Value::Null, value, Amf0Value::Number(7.0)])).unwrap()
+    };
+    let steps = asked(&mut p, "pause", Amf0Value::Boolean(true));
+    assert!(matches!(steps[..], [Step::Send(_), Step::Pause(Pause::Rest)]));
+    let steps = asked(&mut p, "pause", Amf0Value::Boolean(false));
+    assert!(matches!(steps[..], [Step::Send(_), Step::Pause(Pause::GoOn)]));
+    let steps = asked(&mut p, "seek", Amf0Value::Number(5.0));
+    assert!(all_text(&sent(steps)).contains("NetStream.Seek.Failed"));
+    assert!(all_text(&p.play_over("over")).contains("NetStream.Play.UnpublishNotify"));
+    let steps = asked(&mut p, "closeStream", Amf0Value::Null);
+    assert!(matches!(steps[..], [Step::Unplay]));
+    assert!(p.play_over("over").is_empty());
+}

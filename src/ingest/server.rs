@@ -17,15 +17,21 @@ use super::counters::IngestCounters;
 use crate::auth::{Caller, Denied, Full, Grant, Guard, Places, Right};
 use crate::config::Ingest;
 use crate::media::{StreamId, Streams};
+use crate::relay::ReaderCounters;
 
-/// Who judges publishers; the [`Guard`] except in tests.
+/// Who judges publishers and readers; the [`Guard`] except in tests.
 pub trait Gate: fmt::Debug + Send + Sync {
     fn may_publish(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied>;
+    fn may_read(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied>;
 }
 
 impl Gate for Guard {
     fn may_publish(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied> {
         self.check(caller, Right::Publish, Some(stream))
+    }
+
+    fn may_read(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied> {
+        self.check(caller, Right::Read, Some(stream))
     }
 }
 
@@ -36,6 +42,9 @@ pub struct Context {
     pub guard: Arc<dyn Gate>,
     pub config: Ingest,
     pub counters: Arc<IngestCounters>,
+    /// Readers have places of their own: however many there are, a publisher finds the door free.
+    pub readers: Arc<Places>,
+    pub reader_counters: Arc<ReaderCounters>,
 }
 
 /// Serves RTMP publishers until `shutdown`, and ends streams whose publisher stayed away over the grace time.
@@ -111,8 +120,7 @@ fn admit(
     let span = info_span!("rtmp", %peer);
     let (ctx, shutdown) = (Arc::clone(ctx), shutdown.clone());
     let task = async move {
-        let _place = place;
-        match connection::serve(socket, address, &ctx, &shutdown).await {
+        match connection::serve(socket, address, place, &ctx, &shutdown).await {
             Ok(end) => debug!(?end, "connection ended"),
             Err(error) => info!(%error, "connection ended"),
         }

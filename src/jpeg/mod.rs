@@ -139,6 +139,7 @@ mod tests {
             label: "dog".into(),
             confidence: 0.83,
             bbox: BBox { x1, y1, x2, y2 },
+            track_id: None,
         };
         let marks = [found(100.0, 120.0, 220.0, 200.0), found(-50.0, f32::NAN, 9e9, 30.0)];
         let back = decode(&encode(&grey(320, 240).view(), &marks, 95).unwrap());

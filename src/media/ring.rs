@@ -3,6 +3,7 @@
 //! What is old, or no longer fits a byte budget, goes a whole GOP at a time, and a cursor that lost units is told how many.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use crate::health::Counter;
 /// The ring reaches back at least so far where the budget allows. A reader further behind jumps to the newest key frame
 /// anyway, and on a small board memory for the past is memory taken from detection.
 const KEPT: Duration = Duration::from_secs(5);
+/// Sound between two pictures waits so long for the next picture, so that one wake-up of each reader carries both.
+const PACE: Duration = Duration::from_millis(40);
 
 /// What a ring can hold: cheap to clone, in decoding order.
 pub trait Item: Clone {
@@ -24,6 +27,10 @@ pub trait Item: Clone {
     fn starts_gop(&self) -> bool;
     /// When it reached this machine.
     fn arrived(&self) -> Instant;
+    /// Whether a paced reader can wait for the next picture before it takes this.
+    fn is_sound(&self) -> bool {
+        false
+    }
 }
 
 impl Item for Unit {
@@ -41,12 +48,18 @@ impl Item for Unit {
             Self::Audio(u) => u.arrived.mono,
         }
     }
+
+    fn is_sound(&self) -> bool {
+        matches!(self, Self::Audio(_))
+    }
 }
 
 #[derive(Debug)]
 pub struct Ring<T = Unit> {
     inner: Mutex<Inner<T>>,
     grown: Notify,
+    /// As `grown`, but once a picture: for the many readers that send on and each pay for being woken.
+    paced: Notify,
     budget_bytes: usize,
     /// Units that left the ring before their time: a GOP over the budget, or older GOPs.
     pub pruned: Counter,
@@ -60,6 +73,8 @@ struct Inner<T> {
     bytes: usize,
     /// Set while a GOP that outgrew the budget is still arriving: its rest is of no use to anyone.
     until_key: bool,
+    /// When `paced` was last notified.
+    paced_at: Option<Instant>,
     closed: bool,
 }
 
@@ -73,6 +88,17 @@ pub enum Read<T = Unit> {
     },
 }
 
+/// What [`Cursor::gather`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gathered {
+    /// Units were handed over.
+    Units,
+    /// As [`Read::Lagged`].
+    Lagged { skipped: u64 },
+    /// The ring is closed and read to its end.
+    Ended,
+}
+
 impl<T: Item> Ring<T> {
     pub fn new(budget_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -82,8 +108,10 @@ impl<T: Item> Ring<T> {
                 bytes: 0,
                 until_key: false,
                 closed: false,
+                paced_at: None,
             }),
             grown: Notify::new(),
+            paced: Notify::new(),
             budget_bytes,
             pruned: Counter::default(),
         })
@@ -95,7 +123,7 @@ impl<T: Item> Ring<T> {
 
     /// Adds the newest unit; makes room by dropping the oldest GOPs. Never waits.
     pub fn push(&self, unit: T) {
-        {
+        let paced = {
             let mut inner = self.inner.lock();
             if unit.starts_gop() {
                 inner.until_key = false;
@@ -104,6 +132,7 @@ impl<T: Item> Ring<T> {
                 return;
             }
             inner.bytes += unit.size();
+            let paced = inner.is_due(&unit);
             inner.units.push_back(unit);
             while inner.bytes > self.budget_bytes {
                 self.pruned.add(inner.drop_oldest_gop());
@@ -111,14 +140,19 @@ impl<T: Item> Ring<T> {
             while inner.second_gop_is_older_than(KEPT) {
                 inner.drop_oldest_gop();
             }
-        }
+            paced
+        };
         self.grown.notify_waiters();
+        if paced {
+            self.paced.notify_waiters();
+        }
     }
 
     /// No more units will come; cursors end after what they have not read.
     pub fn close(&self) {
         self.inner.lock().closed = true;
         self.grown.notify_waiters();
+        self.paced.notify_waiters();
     }
 
     /// A cursor at the newest key frame, so that a reader can start at once.
@@ -161,6 +195,17 @@ impl Ring<Unit> {
 impl<T: Item> Inner<T> {
     fn end(&self) -> u64 {
         self.first + self.units.len() as u64
+    }
+
+    /// Whether paced readers are to be woken for `unit`.
+    fn is_due(&mut self, unit: &T) -> bool {
+        let now = unit.arrived();
+        let waited = |at: Instant| now.saturating_duration_since(at) >= PACE;
+        let due = !unit.is_sound() || self.paced_at.is_none_or(waited);
+        if due {
+            self.paced_at = Some(now);
+        }
+        due
     }
 
     /// Where the newest GOP begins, or the end when there is none.
@@ -222,6 +267,46 @@ impl<T: Item> Cursor<T> {
     /// Whether all that is here was read.
     pub fn is_at_end(&self) -> bool {
         self.next >= self.ring.inner.lock().end()
+    }
+
+    /// Hands every waiting unit to `take`, in order, until it breaks off; waits until there is one. `take` runs under the
+    /// ring's lock and must be quick. Units come at the pace of pictures: sound alone may be some milliseconds late.
+    /// Cancel-safe.
+    pub async fn gather(&mut self, mut take: impl FnMut(&T) -> ControlFlow<()>) -> Gathered {
+        let ring = Arc::clone(&self.ring);
+        loop {
+            if let Some(found) = self.sweep(&mut take) {
+                return found;
+            }
+            let paced = ring.paced.notified();
+            tokio::pin!(paced);
+            paced.as_mut().enable();
+            if let Some(found) = self.sweep(&mut take) {
+                return found;
+            }
+            paced.await;
+        }
+    }
+
+    fn sweep(&mut self, take: &mut impl FnMut(&T) -> ControlFlow<()>) -> Option<Gathered> {
+        let inner = self.ring.inner.lock();
+        if self.next < inner.first {
+            let to = inner.newest_key();
+            let skipped = to - self.next;
+            self.next = to;
+            return Some(Gathered::Lagged { skipped });
+        }
+        let at = usize::try_from(self.next - inner.first).unwrap_or(usize::MAX);
+        if at >= inner.units.len() {
+            return inner.closed.then_some(Gathered::Ended);
+        }
+        for unit in inner.units.range(at..) {
+            self.next += 1;
+            if take(unit).is_break() {
+                break;
+            }
+        }
+        Some(Gathered::Units)
     }
 
     /// Goes to the newest key frame, as after a decoder was replaced.
@@ -377,5 +462,31 @@ mod tests {
         tokio::task::yield_now().await;
         ring.push(unit(true, 1, 7));
         assert_eq!(reader.await.unwrap(), Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_gatherer_takes_all_that_waits_and_may_break_off() {
+        let ring = Ring::new(100);
+        let mut cursor = ring.cursor();
+        for i in 0..5 {
+            ring.push(unit(i == 0, 10, i));
+        }
+        let mut seen = 0;
+        let three = |seen: &mut u32| {
+            *seen += 1;
+            if *seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Units);
+        assert_eq!(seen, 3);
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Units);
+        assert_eq!(seen, 5);
+        for i in 5..12 {
+            ring.push(unit(i == 9, 20, i));
+        }
+        assert!(matches!(cursor.gather(|_| three(&mut seen)).await, Gathered::Lagged { .. }));
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Units);
+        assert_eq!(seen, 8);
+        ring.close();
+        assert_eq!(cursor.gather(|_| three(&mut seen)).await, Gathered::Ended);
     }
 }

@@ -17,7 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config;
 
 /// Where Debian, Yocto and their kin keep the certificates they trust.
-const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(crate) const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Why there is no connection to the broker.

@@ -29,6 +29,7 @@ use crate::media::Streams;
 use crate::wire::{Encoded, LinkState, NodeStats, NodeStatus};
 
 pub use link::LinkError;
+pub(crate) use link::SYSTEM_CERTIFICATES;
 
 /// All this exit needs; cheap to clone, so that a restart begins with the same ends.
 #[derive(Clone)]

@@ -5,6 +5,7 @@ mod api; // /api/v1
 mod asked; // what a request asks for
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
+mod flv; // live video as an endless FLV file
 mod health; // /healthz, /readyz
 mod hls; // live video as low-latency HLS
 mod live; // live video by WebSocket
@@ -85,6 +86,10 @@ pub struct Counters {
     pub feed_dropped: Counter,
     /// Connections that ended in an error: no HTTP, an oversized head, silence, nothing read.
     pub broken: Counter,
+    /// FLV viewers; times one fell so far behind that it went on at the newest key frame, and the units lost by that.
+    pub flv_viewers: Counter,
+    pub flv_lagged: Counter,
+    pub flv_units_dropped: Counter,
 }
 
 /// What every request needs.
@@ -119,6 +124,7 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
+        .merge(flv::routes())
         .merge(whep::routes())
         .merge(live::routes())
         .merge(hls::routes())

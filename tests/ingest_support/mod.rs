@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rml_amf0::Amf0Value;
-use spotter::auth::{Caller, Denied, Grant};
+use spotter::auth::{Caller, Denied, Grant, Places};
 use spotter::config::Ingest;
 use spotter::ingest::dechunk::{Dechunker, Limits, Message, kind, write_message};
 use spotter::ingest::{Context, Gate, IngestCounters, run};
@@ -34,6 +34,10 @@ impl Gate for TestGate {
             Some("boss") => Ok(Grant { who: "boss".into(), takeover: true }),
             Some(_) => Err(Denied::BadToken),
         }
+    }
+
+    fn may_read(&self, caller: &Caller<'_>, stream: &StreamId) -> Result<Grant, Denied> {
+        self.may_publish(caller, stream)
     }
 }
 
@@ -68,6 +72,8 @@ impl Server {
             guard: Arc::new(TestGate { open }),
             config,
             counters: Arc::clone(&counters),
+            readers: Places::new(64, 64),
+            reader_counters: Arc::default(),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(run(listener, ctx, shutdown.clone()));

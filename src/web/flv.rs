@@ -1,0 +1,91 @@
+//! `/flv/<stream>`: a live stream as an endless FLV file, for players that know neither RTMP nor HLS.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+
+use super::Door;
+use super::error::ApiError;
+use super::visitor::Visitor;
+use crate::auth::Right;
+use crate::media::StreamId;
+use crate::media::ring::{Cursor, Gathered};
+use crate::relay::feed::{Announce, Feed};
+use crate::relay::outbox::{Framing, Outbox};
+
+/// Version 1, sound and picture, 9 bytes of header, and the size of the tag before the first (FLV 10.1, E.2 and E.3).
+const HEADER: &[u8] = b"FLV\x01\x05\0\0\0\x09\0\0\0\0";
+
+pub(super) fn routes() -> Router<Arc<Door>> {
+    Router::new().route("/flv/{stream}", get(flv))
+}
+
+async fn flv(
+    State(door): State<Arc<Door>>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    // Players tell a file by its ending.
+    let name = name.strip_suffix(".flv").unwrap_or(&name);
+    let id = StreamId::new(name)?;
+    visitor.may(&door, Right::Read, Some(&id))?;
+    let stream = door.ctx.streams.get(&id).ok_or_else(|| ApiError::no_stream(&id))?;
+    door.ctx.counters.flv_viewers.inc();
+    let reader = Reader {
+        cursor: stream.ring.cursor(),
+        feed: Feed::new(Announce::OnMetaData, stream.ring.newest_audio()),
+        outbox: Outbox::new(Framing::Flv),
+        door,
+    };
+    let tags = stream::unfold(reader, |mut reader| async {
+        let tags = reader.next().await?;
+        Some((tags, reader))
+    });
+    let file = stream::iter([Bytes::from_static(HEADER)]).chain(tags);
+    let headers = [(header::CONTENT_TYPE, "video/x-flv"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(file.map(Ok::<_, std::convert::Infallible>))))
+}
+
+struct Reader {
+    cursor: Cursor,
+    feed: Feed,
+    outbox: Outbox,
+    door: Arc<Door>,
+}
+
+impl Reader {
+    /// The tags that wait; `None` at the end of the stream or the service.
+    async fn next(&mut self) -> Option<Bytes> {
+        let Self { cursor, feed, outbox, door } = self;
+        let counters = &door.ctx.counters;
+        while outbox.is_empty() {
+            let mut left_out = 0;
+            let gathered = cursor.gather(|unit| {
+                left_out += u64::from(!feed.take(unit, outbox));
+                if outbox.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            let gathered = tokio::select! {
+                gathered = gathered => gathered,
+                () = door.stop.cancelled() => return None,
+            };
+            match gathered {
+                Gathered::Units => counters.flv_units_dropped.add(left_out),
+                Gathered::Lagged { skipped } => {
+                    counters.flv_lagged.inc();
+                    counters.flv_units_dropped.add(skipped);
+                    feed.skipped();
+                }
+                Gathered::Ended => return None,
+            }
+        }
+        Some(outbox.take())
+    }
+}
