@@ -10,7 +10,7 @@ usage() {
 usage: ./setup.sh [--test] [--cross] [--image] [--arch x86_64|aarch64]
 
   (no flag)     what the build, the demo and the service need
-  --test        and what the tests need: a broker, ffmpeg 9, shellcheck
+  --test        and what the tests need: a broker, ffmpeg 9, shellcheck, Chromium, Node.js
   --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
   --image       reserved for building SD-card images
   --arch ARCH   fetch the detector's runtime library for ARCH too
@@ -21,6 +21,8 @@ cd "$(dirname "$0")"
 readonly BUILD_PACKAGES=board/build-packages.txt
 readonly RUN_PACKAGES=board/run-packages.txt
 readonly TEST_PACKAGES=board/test-packages.txt
+readonly VIEWER_PACKAGES=board/viewer-test-packages.txt
+readonly NODE_PACKAGES=board/node-packages.txt
 readonly CROSS_PACKAGES=board/cross-packages.txt
 readonly CROSS_TOOLS=board/cross-tools-packages.txt
 
@@ -159,6 +161,18 @@ promtool() {
     mkdir -p runtime/bin
     mv "$temp/root/usr/bin/promtool" runtime/bin/promtool
     rm -rf "$temp"
+}
+
+# The viewer is tried in a real browser. A Node.js that is already there, from wherever, is used as it is.
+viewer_tests() {
+    local dir=tests/viewer have=tests/viewer/node_modules/.lock.sha256 sum
+    packages "$VIEWER_PACKAGES"
+    command -v node >/dev/null && command -v npm >/dev/null || packages "$NODE_PACKAGES"
+    sum=$(sha256sum $dir/package-lock.json | cut -d' ' -f1)
+    grep -qsx "$sum" $have && return
+    say "installing the Node packages of $dir/package-lock.json"
+    step "check that the npm registry can be reached" npm ci --prefix $dir --no-audit --no-fund --ignore-scripts
+    echo "$sum" >$have
 }
 
 # The photographs of the demo clip come out of a Debian package, so apt must know its packages.

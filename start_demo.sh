@@ -66,6 +66,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+all_answer() { answers "$rtmp" && answers "$mqtt" && answers "$websocket" && answers "$web"; }
 
 # The demo publishes for ever: a publisher that ended is started again, as glasses would.
 publish_clip() {
@@ -88,8 +89,9 @@ target=$(cargo metadata --format-version 1 --no-deps |
 spotter=$target/release/spotter
 
 rtmp=${SPOTTER__INGEST__LISTEN:-:1935} mqtt=${SPOTTER__MQTT__LISTEN:-:1883} websocket=${SPOTTER__WEBSOCKET__LISTEN:-:8765}
-rtmp=${rtmp##*:} mqtt=${mqtt##*:} websocket=${websocket##*:}
-for door in "RTMP INGEST $rtmp" "MQTT MQTT $mqtt" "WebSocket WEBSOCKET $websocket"; do
+web=${SPOTTER__WEB__LISTEN:-0.0.0.0:8080}
+rtmp=${rtmp##*:} mqtt=${mqtt##*:} websocket=${websocket##*:} web_address=${web%:*} web=${web##*:}
+for door in "RTMP INGEST $rtmp" "MQTT MQTT $mqtt" "WebSocket WEBSOCKET $websocket" "HTTP WEB $web"; do
     read -r what section port <<<"$door"
     ! answers "$port" || die "port $port, for $what, is taken by another program; stop that one, or choose" \
         "another port: SPOTTER__${section}__LISTEN=0.0.0.0:$((port + 1)) ./start_demo.sh"
@@ -103,14 +105,26 @@ setsid "$spotter" run >.demo/spotter.log 2>&1 &
 spotter_pid=$!
 for _ in {1..300}; do
     kill -0 "$spotter_pid" 2>/dev/null || break
-    ! { answers "$rtmp" && answers "$mqtt" && answers "$websocket"; } || break
+    ! all_answer || break
     sleep 0.1
 done
-if ! { kill -0 "$spotter_pid" 2>/dev/null && answers "$rtmp" && answers "$mqtt" && answers "$websocket"; }; then
+if ! { kill -0 "$spotter_pid" 2>/dev/null && all_answer; }; then
     tail -n 20 .demo/spotter.log >&2
     die "spotter did not start; the end of .demo/spotter.log is above"
 fi
 
+# From elsewhere a token is needed: the owner's, which the state directory keeps.
+token=$(sed -n 's/^secret = "\(.*\)"$/\1/p' "$SPOTTER__NODE__STATE_DIR/tokens.toml" | head -n 1)
+address=$(hostname -I 2>/dev/null | cut -d' ' -f1)
+
+cat <<TEXT
+
+    See it:  http://127.0.0.1:$web/
+
+TEXT
+if [[ $web_address != 127.* && $web_address != localhost && -n $address ]]; then
+    printf '    or from a phone in this network:  http://%s:%s/?token=%s\n\n' "$address" "$web" "$token"
+fi
 cat <<TEXT
 demo: spotter is running; its log is .demo/spotter.log
 demo: MQTT       mosquitto_sub -h 127.0.0.1 -p $mqtt -v -t 'spotter/#'
@@ -122,9 +136,6 @@ if [[ $publish == yes ]]; then
     publish_clip "$url" &
     publisher_pid=$!
 else
-    # From elsewhere a token is needed: the owner's, which the state directory keeps.
-    token=$(sed -n 's/^secret = "\(.*\)"$/\1/p' "$SPOTTER__NODE__STATE_DIR/tokens.toml" | head -n 1)
-    address=$(hostname -I 2>/dev/null | cut -d' ' -f1)
     echo "demo: publish to $url from this machine, or from elsewhere to"
     echo "      rtmp://${address:-ADDRESS}:$rtmp/live/stream?token=$token"
 fi

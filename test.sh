@@ -65,6 +65,7 @@ set_up
 stage "format" cargo fmt --check
 stage "clippy" cargo clippy --all-targets -- -D warnings
 stage "shell scripts" shell_scripts
+stage "the page's arithmetic" node --test tests/viewer/unit/*.test.mjs
 stage "tests" cargo test --no-fail-fast
 stage "tests without GStreamer and TensorFlow Lite" cargo test --no-fail-fast --no-default-features
 stage "fuzz targets build" fuzz_targets

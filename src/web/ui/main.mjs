@@ -1,0 +1,215 @@
+/** The page: which streams there are, which one is large, and what keys and buttons do. */
+
+import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs';
+import { listen } from './events.mjs';
+import * as panel from './panel.mjs';
+import { copy, invite } from './publish.mjs';
+import { View } from './view.mjs';
+
+const part = (id) => document.getElementById(id);
+
+/** @type {Map<string, View>} */
+const views = new Map();
+/** The large one. @type {View|undefined} */
+let chosen;
+let status;
+let shownBefore = 0;
+/** The question under way. @type {Promise<void>|undefined} */
+let asking;
+/** Rings when the person gave a token. */
+let tokenGiven = () => {};
+
+takeToken();
+part('token-form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  setToken(part('token').value.trim());
+  tokenGiven();
+});
+part('copy').addEventListener('click', copy);
+for (const button of document.querySelectorAll('header [data-action]')) {
+  button.addEventListener('click', () => act(button.dataset.action));
+}
+document.addEventListener('keydown', key);
+document.addEventListener('visibilitychange', () => {
+  for (const view of views.values()) view.awake = !document.hidden;
+});
+setInterval(everySecond, 1000);
+listen({ begin, open, event: hear, lost }, new AbortController().signal);
+
+/** Before each connection: asks for a token until spotter takes one. */
+async function begin() {
+  connection('connecting', 'Connecting …');
+  for (;;) {
+    try {
+      await refresh();
+      part('gate').hidden = true;
+      return;
+    } catch (error) {
+      if (!(error instanceof Refused && error.wantsToken)) throw error;
+      await wantToken(error);
+    }
+  }
+}
+
+function wantToken(error) {
+  connection('refused', 'A token is needed');
+  keepViews([]);
+  part('empty').hidden = true;
+  part('gate').hidden = false;
+  part('gate-why').textContent = error.message;
+  part('token').focus();
+  return new Promise((resolve) => { tokenGiven = resolve; });
+}
+
+function open() {
+  connection('connected', 'Connected');
+  for (const view of views.values()) view.forget();
+}
+
+function lost(error, waitMs) {
+  const seconds = Math.max(1, Math.round(waitMs / 1000));
+  connection('lost', `spotter does not answer; trying again in ${seconds} s`);
+  console.info(error.message);
+}
+
+function connection(state, text) {
+  part('connection').dataset.state = state;
+  if (part('connection').textContent !== text) part('connection').textContent = text;
+  panel.events(text);
+}
+
+function hear(kind, message) {
+  switch (kind) {
+    case 'detections':
+      return views.get(message.stream)?.detected(message);
+    case 'stream':
+      return soon();
+    case 'stats':
+      return panel.load(message);
+    case 'status':
+      status = message;
+      return tellNode();
+  }
+}
+
+/** Asks again, once at a time; a failure is the event stream's to find. */
+function soon() {
+  asking ??= refresh().catch(() => {}).finally(() => { asking = undefined; });
+}
+
+async function refresh() {
+  const { streams } = await askJson('/api/v1/streams');
+  keepViews(streams);
+  part('empty').hidden = streams.length > 0;
+  document.body.classList.toggle('idle', streams.length === 0);
+  if (streams.length === 0) invite();
+}
+
+/** One view a stream, in the order of their names. */
+function keepViews(streams) {
+  for (const [name, view] of views) {
+    if (streams.some(({ stream }) => stream === name)) continue;
+    view.remove();
+    views.delete(name);
+    if (view === chosen) chosen = undefined;
+  }
+  for (const stream of [...streams].sort((a, b) => a.stream.localeCompare(b.stream))) {
+    const view = views.get(stream.stream) ?? newView(stream.stream);
+    view.stream = stream;
+  }
+  if (!chosen && views.size) choose([...views.values()][0]);
+}
+
+function newView(name) {
+  const view = new View(name, { chosen: () => choose(view), changed: () => changed(view), act });
+  views.set(name, view);
+  part('views').append(view.element);
+  view.awake = !document.hidden;
+  return view;
+}
+
+/** @param {View|undefined} view */
+function choose(view) {
+  if (!view || view === chosen) return;
+  chosen = view;
+  for (const each of views.values()) each.large = each === view;
+  panel.forget();
+  shownBefore = view.shown;
+  part('said').textContent = `${view.name} is large`;
+  changed(view);
+  tellNode();
+}
+
+function changed(view) {
+  if (view === chosen) panel.video(view);
+}
+
+function tellNode() {
+  if (status) panel.node(status, chosen?.name);
+}
+
+function everySecond() {
+  if (document.hidden || part('connection').dataset.state !== 'connected') return;
+  soon();
+  if (!chosen?.info) return;
+  panel.second(chosen.info, chosen.shown - shownBefore);
+  panel.video(chosen);
+  shownBefore = chosen.shown;
+}
+
+function act(action) {
+  const acts = {
+    sound: () => chosen?.toggleSound(),
+    boxes: () => chosen?.toggleBoxes(),
+    snapshot,
+    full,
+    play: () => chosen?.play(),
+    panel: () => {
+      const off = document.body.classList.toggle('no-panel');
+      document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(!off));
+    },
+    help: () => (part('help').open ? part('help').close() : part('help').showModal()),
+  };
+  acts[action]();
+}
+
+const KEYS = { m: 'sound', b: 'boxes', s: 'snapshot', f: 'full', p: 'panel', '?': 'help', ' ': 'play' };
+
+/** @param {KeyboardEvent} event */
+function key(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input')) return;
+  // Space on a button presses it.
+  if (event.key === ' ' && event.target.closest('button, a')) return;
+  const action = KEYS[event.key.toLowerCase()];
+  const all = [...views.values()];
+  if (action) act(action);
+  else if (/^[1-9]$/.test(event.key)) choose(all[Number(event.key) - 1]);
+  else if (event.key === 'ArrowRight') choose(all[(all.indexOf(chosen) + 1) % all.length]);
+  else if (event.key === 'ArrowLeft') choose(all.at(all.indexOf(chosen) - 1));
+  else return;
+  event.preventDefault();
+}
+
+async function snapshot() {
+  if (!chosen) return;
+  const { name } = chosen;
+  try {
+    const response = await ask(ofStream(name, 'snapshot.jpg?boxes=1'));
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(await response.blob());
+    link.download = `${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.jpg`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    part('said').textContent = 'Snapshot saved';
+  } catch (error) {
+    part('said').textContent = `No snapshot: ${error.message}`;
+  }
+}
+
+function full() {
+  if (document.fullscreenElement) return document.exitFullscreen();
+  const { element, video } = chosen ?? {};
+  // iPhones only show a video itself in full.
+  if (element?.requestFullscreen) element.requestFullscreen().catch(() => {});
+  else video?.webkitEnterFullscreen?.();
+}

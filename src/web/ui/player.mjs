@@ -1,0 +1,148 @@
+/** Plays one stream: picks a transport, takes the next when one is unfit, and tries again when one broke. */
+
+import { choose } from './choose.mjs';
+import { unwrapRtp } from './boxes.mjs';
+import { hls, hlsCan, wallTime } from './hls.mjs';
+import { mse, mseCan } from './mse.mjs';
+import { pictures } from './pictures.mjs';
+import { Backoff, sleep } from './retry.mjs';
+import { Unfit } from './unfit.mjs';
+import { whep } from './whep.mjs';
+
+/**
+ * @typedef {{video: HTMLVideoElement, image: HTMLImageElement, large: () => boolean, shown: () => void}} Screen
+ *   where a transport shows its pictures; `shown` counts one that came without the video element
+ * @typedef {{state?: 'connecting'|'live'|'waiting'|'retry'|'blocked', transport?: string, why?: string, text?: string,
+ *   lost?: number}} News
+ */
+
+const RUN = { whep, mse, hls, mjpeg: pictures };
+
+/** What a frame's metadata says of its time, ms of the stream; null when it says nothing. */
+const TIME = {
+  whep: (frame, newest) => (frame.rtpTimestamp === undefined ? newest.pts : unwrapRtp(frame.rtpTimestamp, newest.pts)),
+  mse: (frame) => frame.mediaTime * 1000,
+  hls: (frame, newest, video) => {
+    const taken = wallTime(video, frame.mediaTime);
+    return taken === null ? null : newest.pts + taken - newest.captured;
+  },
+  mjpeg: () => null,
+};
+
+const can = {
+  webrtc: 'RTCPeerConnection' in window,
+  mse: mseCan,
+  hls: hlsCan(),
+  anyMse: 'MediaSource' in window,
+};
+
+const forced = new URL(location.href).searchParams.get('transport');
+
+export class Player {
+  /** @type {AbortController|null} */
+  #running = null;
+  #ended = Promise.resolve();
+  #stream = null;
+  #refused = {};
+  #transport = 'mse';
+
+  /** @param {Screen} screen @param {(news: News) => void} tell */
+  constructor(screen, tell) {
+    this.screen = screen;
+    this.tell = tell;
+  }
+
+  /** The stream as it is now; another kind of video is another choice. */
+  set stream(stream) {
+    const kind = (s) => JSON.stringify([s?.video?.codec_string, s?.b_frames, s?.webrtc?.offered]);
+    const changed = kind(stream) !== kind(this.#stream);
+    this.#stream = stream;
+    if (!changed) return;
+    this.#refused = {};
+    this.restart();
+  }
+
+  /** Stops, and plays on at once when `on`. @param {boolean} on */
+  turn(on) {
+    if (on === Boolean(this.#running)) return;
+    this.#running?.abort(new DOMException('stopped', 'AbortError'));
+    this.#running = on ? new AbortController() : null;
+    const signal = this.#running?.signal;
+    // One after the other: the last one still has to let go of the video element.
+    if (signal) this.#ended = this.#ended.then(() => this.#run(signal));
+  }
+
+  /** Chooses again, if it plays at all. */
+  restart() {
+    if (!this.#running) return;
+    this.turn(false);
+    this.turn(true);
+  }
+
+  /**
+   * A frame's time, ms of the stream, or null.
+   * @param {VideoFrameCallbackMetadata} frame @param {import('./boxes.mjs').Seen|undefined} newest
+   */
+  time(frame, newest) {
+    return newest ? TIME[this.#transport](frame, newest, this.screen.video) : null;
+  }
+
+  async #run(signal) {
+    const backoff = new Backoff();
+    const tell = (news) => {
+      if (signal.aborted) return;
+      if (news.state === 'live') backoff.reset();
+      this.tell(news);
+    };
+    while (!signal.aborted) {
+      if (!this.#stream?.video) return tell({ state: 'waiting' });
+      const { transport, why } = choose(this.#stream, can, this.#refused, { forced, sound: !this.screen.video.muted });
+      this.#transport = transport;
+      tell({ state: 'connecting', transport, why });
+      try {
+        await this.#once(transport, signal, tell);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof Unfit && !forced) {
+          this.#refused[transport] = error.message;
+          continue;
+        }
+        tell({ state: 'retry', text: error.message });
+      }
+      await sleep(backoff.next(), signal).catch(() => {});
+    }
+  }
+
+  async #once(transport, signal, tell) {
+    const { video, image } = this.screen;
+    video.hidden = transport === 'mjpeg';
+    image.hidden = !video.hidden;
+    video.playbackRate = 1;
+    video.onplaying = () => tell({ state: 'live' });
+    const attempt = new AbortController();
+    const stop = () => attempt.abort(signal.reason);
+    signal.addEventListener('abort', stop);
+    try {
+      const over = RUN[transport](this.#stream, this.screen, attempt.signal, tell);
+      if (!video.hidden) start(video, tell);
+      await over;
+    } finally {
+      signal.removeEventListener('abort', stop);
+      attempt.abort(new DOMException('over', 'AbortError'));
+      release(video);
+    }
+  }
+}
+
+/** Browsers refuse to play by themselves what has sound, some of them everything. */
+function start(video, tell) {
+  video.play().catch((error) => {
+    if (error.name === 'NotAllowedError') tell({ state: 'blocked' });
+  });
+}
+
+function release(video) {
+  video.srcObject = null;
+  video.removeAttribute('src');
+  video.load();
+}

@@ -1,0 +1,111 @@
+//! The viewer's page in a real Chromium: a person who opens it sees moving animals with boxes, and can use it.
+//!
+//! SPOTTER_VIEWER_SHOTS=docs/images keeps the screenshots that the documentation shows.
+#![cfg(all(feature = "gst", feature = "tflite"))]
+#![allow(clippy::unwrap_used)] // a test may end at the first surprise
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::readers::judge;
+use support::{Reaped, Service, clip, emulated, missing_parts, on_path, root, skip};
+
+/// The clip's photographs change this often.
+const PHOTO_MS: i64 = 5000;
+/// The clip's length: it is published again and again.
+const ROUND_MS: i64 = clip::PHOTOS.len() as i64 * PHOTO_MS;
+/// Each round of ffmpeg's loop is a little longer than the pictures, as the sound is; and a busy browser leaves frames out.
+const DRIFT_MS: i64 = 600;
+const KEPT: [&str; 4] = ["viewer", "viewer-light", "viewer-phone", "no-stream"];
+
+fn absent() -> Option<String> {
+    if emulated() {
+        return Some("the browser's part is the same whatever spotter runs on".to_owned());
+    }
+    if !on_path("node") || !on_path("chromium") || !on_path("ffmpeg") {
+        return Some("no node, chromium or ffmpeg; run ./setup.sh --test".to_owned());
+    }
+    if !root().join("tests/viewer/node_modules/playwright-core").exists() {
+        return Some("no tests/viewer/node_modules; run ./setup.sh --test".to_owned());
+    }
+    missing_parts()
+}
+
+fn publish(service: &Service, file: &str, stream: &str) -> Reaped {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.current_dir(root()).stdout(Stdio::null());
+    ffmpeg.args(["-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file]);
+    Reaped::start(ffmpeg.args(["-c", "copy", "-f", "flv", &service.url(stream)]))
+}
+
+/// Runs one part of tests/viewer/run.mjs to its end.
+fn browse(service: &Service, out: &Path, part: &str) {
+    let token = std::fs::read_to_string(service.dir.path().join("state/tokens.toml")).unwrap();
+    let token = token.lines().find_map(|l| l.strip_prefix("secret = \"")?.strip_suffix('"'));
+    let url = format!("http://127.0.0.1:{}", service.web);
+    let mut node = Command::new("node");
+    node.current_dir(root()).arg("tests/viewer/run.mjs").arg(url).arg(out).arg(part);
+    let mut node = Reaped::start(node.arg(token.unwrap()));
+    let status = node.wait(Duration::from_secs(900));
+    assert!(
+        status.is_some_and(|s| s.success()),
+        "{part}: {status:?}, see above\n{}",
+        service.log()
+    );
+}
+
+/// The boxes that the page drew stand on the animals, and the picture changes when the clip's does.
+fn boxes_stand_on_the_animals(out: &Path, transport: &str) {
+    let text = std::fs::read(out.join(format!("drawn-{transport}.json"))).unwrap();
+    let seen: Value = serde_json::from_slice(&text).unwrap();
+    let mut drawn = seen["drawn"].as_array().unwrap().clone();
+    for frame in &mut drawn {
+        let pts = frame["pts_ms"].as_f64().unwrap().round() as i64;
+        frame["pts_ms"] = pts.rem_euclid(ROUND_MS).into();
+    }
+    let tallies = judge(&drawn);
+    let (found, in_place) =
+        tallies.values().fold((0, 0), |(f, p), t| (f + t.found, p + t.in_place));
+    assert!(found > 0 && in_place * 10 >= found * 8, "{transport}: {tallies:?}");
+    let cuts: Vec<_> = seen["cuts"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    assert!(!cuts.is_empty(), "{transport}: the picture never changed to another photograph");
+    for cut in cuts {
+        let late = (cut.round() as i64 + DRIFT_MS).rem_euclid(PHOTO_MS) - DRIFT_MS;
+        assert!(late <= DRIFT_MS, "{transport}: a photograph came at {cut} ms");
+    }
+}
+
+/// Copies a screenshot with 200 colours: photographs make large PNGs.
+fn keep(from: &Path, to: &Path) {
+    let colours =
+        "split[a][b];[a]palettegen=max_colors=200[p];[b][p]paletteuse=dither=bayer:bayer_scale=4";
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-nostdin", "-v", "error", "-y", "-i"]).arg(from).args(["-vf", colours]).arg(to);
+    assert!(ffmpeg.status().unwrap().success());
+}
+
+#[test]
+fn a_person_sees_moving_animals_with_boxes() {
+    if let Some(why) = absent() {
+        return skip(&why);
+    }
+    let service = Service::start("");
+    let out = service.dir.path().join("viewer");
+    browse(&service, &out, "empty");
+    let _bframes = publish(&service, "tests/data/ingest/bframes.flv", "bframes");
+    let _clip = publish(&service, "demo/clip.mp4", "stream");
+    browse(&service, &out, "live");
+    for transport in ["mse", "whep"] {
+        boxes_stand_on_the_animals(&out, transport);
+    }
+    if let Some(folder) = std::env::var_os("SPOTTER_VIEWER_SHOTS") {
+        for name in KEPT {
+            let file = format!("{name}.png");
+            keep(&out.join(&file), &root().join(&folder).join(&file));
+        }
+    }
+}

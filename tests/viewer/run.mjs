@@ -1,0 +1,284 @@
+/**
+ * Opens the viewer in a real Chromium as a person would and looks at what it shows; tests/viewer.rs starts spotter and
+ * publishes to it.
+ *
+ *     node run.mjs URL OUTDIR empty            nothing is published
+ *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
+ *
+ * Screenshots, and the boxes that were drawn, are left in OUTDIR. Ends with 0 when everything was as it should be.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+import { iou } from '../../src/web/ui/boxes.mjs';
+
+const [, , url, out, part, token] = process.argv;
+const WIDE = { width: 1280, height: 800 };
+const PHONE = { width: 360, height: 740 };
+/** Nothing here is about speed: a busy machine may take its time. */
+const PATIENCE = { timeout: 60_000 };
+/** How long drawn boxes are watched, ms: the clip's photographs change every 5 s. */
+const WATCHED_MS = 14_000;
+
+mkdirSync(out, { recursive: true });
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync'],
+});
+
+/** A page of its own on `path`; what it complained of is in `page.complaints`. */
+async function open(path, { viewport = WIDE, colorScheme = 'dark', headers = {} } = {}) {
+  const context = await browser.newContext({ viewport, colorScheme, extraHTTPHeaders: headers });
+  const page = await context.newPage();
+  page.complaints = [];
+  page.on('console', (message) => message.type() === 'error' && page.complaints.push(message.text()));
+  page.on('pageerror', (error) => page.complaints.push(String(error)));
+  await page.goto(url + path);
+  return page;
+}
+
+/** Closes a page that had nothing to complain of. */
+async function close(page) {
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+}
+
+/** The browser itself reports each answer that is no success; those of this status were to be expected. */
+function overlooked(page, status) {
+  page.complaints = page.complaints.filter((complaint) => !complaint.includes(`a status of ${status}`));
+}
+
+const shot = (page, name) => page.screenshot({ path: join(out, `${name}.png`) });
+const text = (page, name) => page.locator(`[data-field=${name}]`).textContent();
+const large = (page) => page.locator('.view.large').getAttribute('data-stream');
+const playing = (page) => page.locator('.view.large[data-state=live]').waitFor(PATIENCE);
+const by = (page, why) => page.locator('[data-field=transport]', { hasText: why }).waitFor(PATIENCE);
+
+/** The demo clip is the second stream by name. */
+async function showClip(page) {
+  await page.locator('.view.large').waitFor(PATIENCE);
+  await page.keyboard.press('2');
+  assert.equal(await large(page), 'stream');
+  await playing(page);
+}
+
+async function fitsThePhone(page) {
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(width <= PHONE.width, `the page is ${width} pixels wide`);
+}
+
+/** Runs in the page: keeps what is drawn, what was detected, and the times at which the picture changes altogether. */
+function watch(ms) {
+  const drawn = [];
+  const detected = new Map();
+  const cuts = [];
+  const pixels = { edges: 0, marked: 0, insides: 0 };
+  const token = sessionStorage.getItem('spotter-token');
+  const source = new EventSource(`/api/v1/live?stream=stream${token ? `&token=${token}` : ''}`);
+  source.addEventListener('detections', ({ data }) => {
+    const message = JSON.parse(data);
+    detected.set(message.pts_ms, { at: performance.now(), message });
+  });
+  const view = document.querySelector('[data-stream=stream]');
+  const canvas = view.querySelector('.boxes');
+  const tiny = new OffscreenCanvas(16, 9).getContext('2d', { willReadFrequently: true });
+  const seen = new Set();
+  let before;
+  const onDrawn = ({ detail }) => {
+    if (detail.pts_ms === undefined) return;
+    drawn.push({ ...detail, at: performance.now() });
+    tiny.drawImage(view.querySelector('video'), 0, 0, 16, 9);
+    const { data } = tiny.getImageData(0, 0, 16, 9);
+    seen.add(data.join());
+    const change = before ? data.reduce((sum, v, i) => sum + Math.abs(v - before[i]), 0) / data.length : 0;
+    if (change > 12) cuts.push(detail.pts_ms);
+    before = data;
+    if (drawn.length % 5 || detail.detections.length !== 1) return;
+    const scale = canvas.width / detail.width;
+    const [x1, y1, x2, y2] = detail.detections[0].bbox.map((v) => v * scale);
+    const alpha = (x, y) => canvas.getContext('2d').getImageData(x, y, 1, 1).data[3];
+    pixels.edges += 1;
+    pixels.marked += alpha(x1 + 2, (y1 + y2) / 2) > 0 ? 1 : 0;
+    pixels.insides += alpha((x1 + x2) / 2, (y1 + y2) / 2) > 0 ? 1 : 0;
+  };
+  canvas.addEventListener('drawn', onDrawn);
+  return new Promise((resolve) => {
+    setTimeout(() => {
+      canvas.removeEventListener('drawn', onDrawn);
+      source.close();
+      resolve({ drawn, detected: [...detected], cuts, pixels, pictures: seen.size });
+    }, ms);
+  });
+}
+
+/** The boxes drawn must be those of the frame that is shown, wherever its detections were there in time. */
+async function boxesBelong(transport) {
+  const page = await open(`/?transport=${transport}`);
+  await showClip(page);
+  const { drawn, detected, cuts, pixels, pictures } = await page.evaluate(watch, WATCHED_MS);
+  assert.ok(pictures > 50, `the picture changed ${pictures} times only`);
+  assert.ok(pixels.edges > 0 && pixels.marked >= 0.9 * pixels.edges, `boxes on the canvas: ${JSON.stringify(pixels)}`);
+  assert.equal(pixels.insides, 0, 'boxes are hollow');
+  const known = new Map(detected);
+  let compared = 0;
+  for (const frame of drawn) {
+    const own = known.get(Math.round(frame.pts_ms));
+    // The page hears of them by a connection of its own.
+    if (!own || own.at + 500 > frame.at) continue;
+    compared += 1;
+    for (const { label, bbox } of own.message.detections) {
+      const best = Math.max(0, ...frame.detections.filter((d) => d.label === label).map((d) => iou(d.bbox, bbox)));
+      assert.ok(best > 0.95, `${label} at ${frame.pts_ms} ms is drawn elsewhere: IoU ${best.toFixed(2)}`);
+    }
+  }
+  console.log(`${transport}: ${drawn.length} frames, ${compared} with detections of their own, cuts at ${cuts.map(Math.round)}`);
+  writeFileSync(join(out, `drawn-${transport}.json`), JSON.stringify({ drawn, cuts }));
+  await shot(page, transport);
+  // Forced to WebRTC, the stream with B-frames is refused.
+  overlooked(page, '406');
+  await close(page);
+}
+
+const mseBoxes = () => boxesBelong('mse');
+const whepBoxes = () => boxesBelong('whep');
+
+async function empty() {
+  for (const [name, viewport, colorScheme] of [['no-stream', WIDE, 'dark'], ['no-stream-phone', PHONE, 'light']]) {
+    const page = await open('/', { viewport, colorScheme });
+    await page.getByRole('heading', { name: 'No stream yet' }).waitFor(PATIENCE);
+    await page.locator('#publish-qr[src^="data:image/svg+xml"]').waitFor(PATIENCE);
+    assert.ok(await page.evaluate(() => document.getElementById('publish-qr').naturalWidth > 0), 'the QR code is a picture');
+    assert.match(await page.locator('#publish-url').textContent(), /^rtmp:\/\/.+\/live\/stream/);
+    if (viewport === PHONE) await fitsThePhone(page);
+    await shot(page, name);
+    await page.getByRole('button', { name: 'Copy' }).click();
+    await page.locator('#copied:not(:empty)').waitFor();
+    await close(page);
+  }
+}
+
+async function looks() {
+  for (const [name, viewport, colorScheme] of [['viewer', WIDE, 'dark'], ['viewer-light', WIDE, 'light'], ['viewer-phone', PHONE, 'dark']]) {
+    const page = await open('/', { viewport, colorScheme });
+    await showClip(page);
+    // The clip's third photograph shows two kinds of animals, one standing in the open.
+    await page.waitForTimeout(12_000);
+    await page.locator('[data-field=animals-now]', { hasText: 'giraffe' }).waitFor(PATIENCE);
+    await page.waitForTimeout(1000);
+    if (viewport === PHONE) await fitsThePhone(page);
+    await shot(page, name);
+    await close(page);
+  }
+}
+
+async function choosesByItself() {
+  const page = await open('/');
+  await playing(page);
+  assert.equal(await large(page), 'bframes', 'the first by name is large');
+  await by(page, 'MSE: the stream has B-frames');
+  await page.keyboard.press('2');
+  assert.equal(await large(page), 'stream');
+  await by(page, 'WebRTC: lowest latency');
+  await playing(page);
+  await page.keyboard.press('m');
+  await by(page, 'MSE: WebRTC does not carry AAC sound');
+  await playing(page);
+  assert.ok(Number(await text(page, 'animals-total').then((t) => t.replaceAll(',', ''))) > 0);
+  await close(page);
+}
+
+async function keyboard() {
+  const page = await open('/');
+  await playing(page);
+  await page.keyboard.press('?');
+  assert.ok(await page.locator('#help').isVisible());
+  await shot(page, 'help');
+  await page.keyboard.press('Escape');
+  assert.ok(!(await page.locator('#help').isVisible()));
+  await page.keyboard.press('ArrowRight');
+  assert.equal(await large(page), 'stream');
+  await page.keyboard.press('b');
+  assert.equal(await page.locator('.large [data-action=boxes]').getAttribute('aria-pressed'), 'false');
+  await page.keyboard.press('p');
+  assert.ok(!(await page.locator('#panel').isVisible()));
+  await page.keyboard.press('p');
+  const saved = page.waitForEvent('download', PATIENCE);
+  const again = setInterval(() => page.keyboard.press('s').catch(() => {}), 6000);
+  await page.keyboard.press('s');
+  assert.match((await saved.finally(() => clearInterval(again))).suggestedFilename(), /^stream-.*\.jpg$/);
+  // By Tab to the other tile, and Enter makes it large.
+  for (let presses = 0; presses < 20; presses += 1) {
+    await page.keyboard.press('Tab');
+    if (await page.evaluate(() => document.activeElement.classList.contains('pick'))) break;
+  }
+  assert.ok(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== 'none'), 'focus is visible');
+  await page.keyboard.press('Enter');
+  assert.equal(await large(page), 'bframes');
+  await page.keyboard.press('f');
+  await page.waitForFunction(() => document.fullscreenElement !== null, null, PATIENCE);
+  // A busy machine may have no picture in time; the page says so, and the browser too.
+  overlooked(page, '404');
+  await close(page);
+}
+
+/** A forwarded request counts as from elsewhere, where a token is needed. */
+async function asksForTheToken() {
+  const headers = { 'X-Forwarded-For': '192.0.2.7' };
+  const page = await open('/?token=wrong', { headers });
+  const field = page.getByRole('textbox', { name: 'Token' });
+  await field.waitFor(PATIENCE);
+  assert.ok(!page.url().includes('token'), 'the address keeps no token');
+  await shot(page, 'token');
+  await field.fill('wrong again');
+  await field.press('Enter');
+  await page.locator('#gate-why:not(:empty)').waitFor();
+  await field.fill(token);
+  await field.press('Enter');
+  await page.locator('.view.large').waitFor(PATIENCE);
+  assert.ok(!(await field.isVisible()));
+  overlooked(page, '401');
+  await close(page);
+}
+
+/** A hidden page plays nothing, and goes on when it is looked at again. */
+async function restsWhenHidden() {
+  const page = await open('/?transport=mse');
+  await playing(page);
+  const hide = (hidden) => page.evaluate((value) => {
+    Object.defineProperty(document, 'hidden', { configurable: true, get: () => value });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+  await hide(true);
+  assert.equal(await page.evaluate(() => document.querySelector('.large video').src), '');
+  await hide(false);
+  await page.waitForFunction(() => document.querySelector('.large video').readyState >= 3, null, PATIENCE);
+  await close(page);
+}
+
+async function pictures() {
+  const page = await open('/?transport=mjpeg');
+  await playing(page);
+  assert.ok(await page.evaluate(() => document.querySelector('.large .image').naturalWidth > 0));
+  overlooked(page, '404');
+  await close(page);
+}
+
+const PARTS = {
+  empty: [empty],
+  live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
+    pictures, looks],
+};
+let failed = 0;
+for (const check of PARTS[part]) {
+  try {
+    await check();
+    console.log(`ok: ${check.name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED: ${check.name}\n${error.stack}`);
+  }
+}
+await browser.close();
+process.exitCode = failed ? 1 : 0;
