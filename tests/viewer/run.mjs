@@ -165,8 +165,10 @@ async function looks() {
     await showClip(page);
     // The clip's third photograph shows two kinds of animals, one standing in the open.
     await page.waitForTimeout(12_000);
-    await page.locator('[data-field=animals-now]', { hasText: 'giraffe' }).waitFor(PATIENCE);
-    await page.waitForTimeout(1000);
+    const giraffe = (there) => page.waitForFunction(
+      (wanted) => document.querySelector('[data-field=animals-now]').textContent.includes('giraffe') === wanted, there, PATIENCE);
+    await giraffe(false);
+    await giraffe(true);
     if (viewport === PHONE) await fitsThePhone(page);
     await shot(page, name);
     await close(page);
