@@ -6,7 +6,7 @@
 //! Processor time is the server's with readers less the same without any, over the readers; memory is its own (Pss) with
 //! and without. A server that is not here is said so: nginx with libnginx-mod-rtmp comes from Debian; xiu by
 //! `cargo install xiu` (or $XIU names the program); node-media-server by `npm install node-media-server` in a directory
-//! that $NODE_MODULES names (its node_modules), or here.
+//! that $NODE_MODULES names (its node_modules), or here. $SPOTTER_BIN measures another build of spotter.
 //!
 //! Spotter runs with the fake decoder and detector: what is compared is carrying media, which is all the others do.
 
@@ -149,7 +149,8 @@ struct Server {
 impl Server {
     fn spotter() -> Result<Self, String> {
         let start = |dir: &Path, port: u16| {
-            Command::new(env!("CARGO_BIN_EXE_spotter"))
+            let built = env!("CARGO_BIN_EXE_spotter").to_owned();
+            Command::new(std::env::var("SPOTTER_BIN").unwrap_or(built))
                 .args(["run", "--log", "warn"])
                 .env("SPOTTER__NODE__STATE_DIR", dir.join("state"))
                 .env("SPOTTER__INGEST__LISTEN", format!("127.0.0.1:{port}"))
