@@ -138,10 +138,13 @@ fn measure(server: &Server, readers: u64, length: Duration) -> Cost {
     }
 }
 
+/// Starts a server that works in a directory and listens on a port.
+type Start = Box<dyn Fn(&Path, u16) -> Child>;
+
 /// A server that can be started.
 struct Server {
     name: &'static str,
-    start: Box<dyn Fn(&Path, u16) -> Child>,
+    start: Start,
 }
 
 impl Server {
