@@ -18,8 +18,8 @@ const WIDE = { width: 1280, height: 800 };
 const PHONE = { width: 360, height: 740 };
 /** Nothing here is about speed: a busy machine may take its time. */
 const PATIENCE = { timeout: 60_000 };
-/** How long drawn boxes are watched, ms: the clip's photographs change every 5 s. */
-const WATCHED_MS = 14_000;
+/** How long drawn boxes are watched, ms: one round of the clip, five photographs of 5 s each. */
+const WATCHED_MS = 26_000;
 
 mkdirSync(out, { recursive: true });
 const browser = await chromium.launch({
