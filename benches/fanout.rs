@@ -6,7 +6,7 @@
 //! Processor time is the server's with readers less the same without any, over the readers; memory is its own (Pss) with
 //! and without. A server that is not here is said so: nginx with libnginx-mod-rtmp comes from Debian; xiu by
 //! `cargo install xiu` (or $XIU names the program); node-media-server by `npm install node-media-server` in a directory
-//! that $NODE_MODULES names (its node_modules), or here.
+//! that $NODE_MODULES names (its node_modules), or here. $SPOTTER_BIN measures another build of spotter.
 //!
 //! Spotter runs with the fake decoder and detector: what is compared is carrying media, which is all the others do.
 
@@ -23,7 +23,7 @@ use spotter::ingest::dechunk::{Message, kind, write_message};
 
 const CLIP: &str = "demo/clip.mp4";
 /// Buffers fill and caches warm before anything counts.
-const WARM_UP: Duration = Duration::from_secs(4);
+const WARM_UP: Duration = Duration::from_secs(8);
 
 fn main() {
     let option = |name: &str, default: u64| {
@@ -116,8 +116,7 @@ fn measure(server: &Server, readers: u64, length: Duration) -> Cost {
             .expect("ffmpeg is installed; run ./setup.sh"),
     );
     std::thread::sleep(WARM_UP);
-    let (alone, _) = used(pid, length / 2);
-    let memory_alone = memory_kib(pid);
+    let alone = used(pid, length);
     let got = Arc::new(AtomicU64::new(0));
     for _ in 0..readers {
         let got = Arc::clone(&got);
@@ -128,34 +127,38 @@ fn measure(server: &Server, readers: u64, length: Duration) -> Cost {
     }
     std::thread::sleep(WARM_UP);
     let before = got.load(Ordering::Relaxed);
-    let (together, took) = used(pid, length);
+    let together = used(pid, length);
     let bits = (got.load(Ordering::Relaxed) - before) as f64 * 8.0;
-    let memory = memory_kib(pid);
     let n = readers as f64;
     Cost {
-        cpu_percent: (together - alone) * 100.0 / n,
-        kib: (memory - memory_alone) / n,
-        mib: memory / 1024.0,
-        mbit: bits / took / n / 1e6,
+        cpu_percent: (together.cores - alone.cores) * 100.0 / n,
+        kib: (together.memory_kib - alone.memory_kib) / n,
+        mib: together.memory_kib / 1024.0,
+        mbit: bits / together.took_s / n / 1e6,
     }
 }
+
+/// Starts a server that works in a directory and listens on a port.
+type Start = Box<dyn Fn(&Path, u16) -> Child>;
 
 /// A server that can be started.
 struct Server {
     name: &'static str,
-    start: Box<dyn Fn(&Path, u16) -> Child>,
+    start: Start,
 }
 
 impl Server {
     fn spotter() -> Result<Self, String> {
         let start = |dir: &Path, port: u16| {
-            Command::new(env!("CARGO_BIN_EXE_spotter"))
+            let built = env!("CARGO_BIN_EXE_spotter").to_owned();
+            Command::new(std::env::var("SPOTTER_BIN").unwrap_or(built))
                 .args(["run", "--log", "warn"])
                 .env("SPOTTER__NODE__STATE_DIR", dir.join("state"))
                 .env("SPOTTER__INGEST__LISTEN", format!("127.0.0.1:{port}"))
                 .env("SPOTTER__INGEST__MAX_READERS", "10000")
                 .env("SPOTTER__INGEST__MAX_READERS_PER_ADDRESS", "10000")
-                .env("SPOTTER__INGEST__MAX_CONNECTIONS_PER_ADDRESS", "64")
+                .env("SPOTTER__INGEST__MAX_CONNECTIONS", "10000")
+                .env("SPOTTER__INGEST__MAX_CONNECTIONS_PER_ADDRESS", "10000")
                 .env("SPOTTER__WEBSOCKET__ENABLED", "false")
                 .env("SPOTTER__MQTT__ENABLED", "false")
                 .env("SPOTTER__WEB__ENABLED", "false")
@@ -299,12 +302,24 @@ fn call(stream: u32, name: &str, id: f64, object: Amf0Value, rest: Option<Amf0Va
     Message { kind: kind::COMMAND_AMF0, stream, timestamp_ms: 0, payload }
 }
 
-/// Cores that a process uses over so long, and how long it was.
-fn used(pid: u32, length: Duration) -> (f64, f64) {
+/// What a process took over a while.
+struct Used {
+    cores: f64,
+    /// The mean: what a server keeps of the stream's past comes and goes by whole GOPs.
+    memory_kib: f64,
+    took_s: f64,
+}
+
+fn used(pid: u32, length: Duration) -> Used {
     let (begun, before) = (Instant::now(), cpu_s(pid));
-    std::thread::sleep(length);
-    let took = begun.elapsed().as_secs_f64();
-    ((cpu_s(pid) - before) / took, took)
+    let mut memory = Vec::new();
+    while begun.elapsed() < length {
+        std::thread::sleep(Duration::from_millis(500));
+        memory.push(memory_kib(pid));
+    }
+    let took_s = begun.elapsed().as_secs_f64();
+    let memory_kib = memory.iter().sum::<f64>() / memory.len().max(1) as f64;
+    Used { cores: (cpu_s(pid) - before) / took_s, memory_kib, took_s }
 }
 
 /// User and system time in seconds (proc(5), stat fields 14 and 15, in ticks of 1/100 s on Linux).

@@ -1,5 +1,7 @@
 //! Relays to real servers and to bad ones: another spotter, nginx-rtmp, a TLS server, one that refuses, one that stalls.
 
+#![allow(clippy::unwrap_used, reason = "test code, outside of test functions")]
+
 mod support;
 
 use std::io::{Read, Write};

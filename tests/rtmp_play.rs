@@ -1,6 +1,8 @@
 //! Real players on RTMP and HTTP-FLV: they start at once on a key frame, stay attached over a publisher's reconnect, and
 //! hear why when there is nothing to play. A program that is not installed is skipped, and said so.
 
+#![allow(clippy::unwrap_used, reason = "test code, outside of test functions")]
+
 mod support;
 
 use std::path::Path;

@@ -25,6 +25,8 @@ use crate::media::{Arrival, Unit};
 
 /// Read at once, bytes: a big key frame in a few reads, and small enough to have for each connection.
 const READ_BYTES: usize = 32 << 10;
+/// The same for a peer that does not publish: it says little, and there may be many.
+const STRANGER_READ_BYTES: usize = 4 << 10;
 /// What a peer may make us hold before it is known to be a publisher, bytes.
 const STRANGER_BYTES: usize = 64 << 10;
 /// How long a refused peer has to read why.
@@ -109,7 +111,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut S,
 ) -> Result<BytesMut, ConnectionError> {
     let mut handshake = Handshake::new(PeerType::Server);
-    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut buffer = BytesMut::with_capacity(STRANGER_READ_BYTES);
     loop {
         buffer.clear();
         if socket.read_buf(&mut buffer).await? == 0 {
@@ -213,7 +215,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     None => self.active = Instant::now(),
                 }
             }
-            self.input.reserve(READ_BYTES);
+            let room = if self.live.is_some() { READ_BYTES } else { STRANGER_READ_BYTES };
+            self.input.reserve(room);
             let displaced = self.live.as_ref().map(|l| l.publication.displaced().clone());
             let read = tokio::select! {
                 read = timeout_at(self.active + idle, self.socket.read_buf(&mut self.input)) => read,
@@ -443,7 +446,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             self.socket.shutdown().await?;
             loop {
                 self.input.clear();
-                self.input.reserve(READ_BYTES);
+                self.input.reserve(STRANGER_READ_BYTES);
                 if self.socket.read_buf(&mut self.input).await? == 0 {
                     return Ok::<(), ConnectionError>(());
                 }

@@ -18,11 +18,14 @@ use crate::ingest::dechunk::{EXTENDED, kind};
 /// most pictures fit in one.
 pub const CHUNK_SIZE: usize = 60_000;
 /// Payloads up to this size are copied beside their header: cheaper than a slice of their own.
-const COPIED: usize = 1024;
+const COPIED: usize = 512;
 /// Slices to a system call.
 const SLICES: usize = 64;
 /// More than so much, bytes, is not gathered at a time.
-const FULL: usize = 256 << 10;
+const FULL: usize = 64 << 10;
+/// What is kept for the next messages, bytes and parts; what a burst needed beyond is given back.
+const KEPT_BYTES: usize = 1024;
+const KEPT_PARTS: usize = 8;
 
 /// How messages are set apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +227,9 @@ impl Outbox {
 
     fn clear(&mut self) {
         self.own.clear();
+        self.own.shrink_to(KEPT_BYTES);
         self.parts.clear();
+        self.parts.shrink_to(KEPT_PARTS);
         self.bytes = 0;
         self.done = (0, 0);
     }
