@@ -1,6 +1,7 @@
 //! Live video: how long after it was published a picture is on screen, beside the demo's way; and what viewers cost.
 //!
 //!     cargo bench --bench live [-- --seconds 30]
+//!     SPOTTER_BIN=target/release/spotter cargo bench --profile dev --bench live     # builds less
 //!
 //! A clip with a clock burned in is published in real time. Chromium's page (WHEP, then MSE), PyAV with OpenCV, and ffplay
 //! show it, and each tells when it showed which picture. It needs .venv with scripts/requirements-test.txt and
@@ -148,16 +149,18 @@ impl Spotter {
         let [rtmp, websocket, mqtt, web] = [(); 4].map(|()| free_port());
         let state = tempfile::tempdir().expect("a temporary directory");
         let listen = |port: u16| format!("127.0.0.1:{port}");
-        let process = Command::new(env!("CARGO_BIN_EXE_spotter"))
-            .args(["run", "--log", "error"])
-            .env("SPOTTER__NODE__STATE_DIR", state.path())
-            .env("SPOTTER__INGEST__LISTEN", listen(rtmp))
-            .env("SPOTTER__WEBSOCKET__LISTEN", listen(websocket))
-            .env("SPOTTER__MQTT__LISTEN", listen(mqtt))
-            .env("SPOTTER__WEB__LISTEN", listen(web))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("spotter starts");
+        let process = Command::new(
+            std::env::var("SPOTTER_BIN").unwrap_or(env!("CARGO_BIN_EXE_spotter").into()),
+        )
+        .args(["run", "--log", "error"])
+        .env("SPOTTER__NODE__STATE_DIR", state.path())
+        .env("SPOTTER__INGEST__LISTEN", listen(rtmp))
+        .env("SPOTTER__WEBSOCKET__LISTEN", listen(websocket))
+        .env("SPOTTER__MQTT__LISTEN", listen(mqtt))
+        .env("SPOTTER__WEB__LISTEN", listen(web))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("spotter starts");
         let until = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", web)).is_err() {
             assert!(Instant::now() < until, "spotter did not open its doors");

@@ -38,7 +38,7 @@ pub struct Counters {
     pub refused_bad_sdp: Counter,
     /// The stream is no H.264, or the viewer takes none.
     pub refused_codec: Counter,
-    pub refused_b_frames: Counter,
+    pub refused_bframes: Counter,
     /// Viewers that asked and never came.
     pub ice_timeouts: Counter,
     /// Sessions that ended in a protocol error.

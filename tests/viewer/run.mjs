@@ -187,7 +187,8 @@ async function choosesByItself() {
   await page.keyboard.press('m');
   await by(page, 'MSE: WebRTC does not carry AAC sound');
   await playing(page);
-  assert.ok(Number(await text(page, 'animals-total').then((t) => t.replaceAll(',', ''))) > 0);
+  await page.waitForFunction(
+    () => Number(document.querySelector('[data-field=animals-total]').textContent.replaceAll(',', '')) > 0, null, PATIENCE);
   await close(page);
 }
 

@@ -90,7 +90,7 @@ impl Webrtc {
             Ok(_) => counters.sessions.inc(),
             Err(Refused::Busy(_)) => counters.refused_busy.inc(),
             Err(Refused::Offer(Unfit::BadSdp(_))) => counters.refused_bad_sdp.inc(),
-            Err(Refused::Stream(WhyNot::BFrames)) => counters.refused_b_frames.inc(),
+            Err(Refused::Stream(WhyNot::BFrames)) => counters.refused_bframes.inc(),
             Err(Refused::Offer(Unfit::NoH264) | Refused::Stream(WhyNot::Codec(_))) => {
                 counters.refused_codec.inc();
             }
