@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -205,6 +206,7 @@ struct Printing {
 impl Printing {
     fn start(command: &mut Command) -> Self {
         let mut process = command
+            .process_group(0)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
@@ -222,9 +224,10 @@ impl Printing {
         Self { process, lines }
     }
 
-    /// Ends it by SIGTERM, so that it ends its own children, and gives what it told.
+    /// Ends it and its children by SIGTERM, and gives what it told.
     fn end(mut self) -> Times {
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let group = format!("-{}", self.process.id());
+        let _ = Command::new("kill").args(["--", &group]).status();
         let _ = self.process.wait();
         std::mem::replace(&mut self.lines, std::thread::spawn(Times::new))
             .join()

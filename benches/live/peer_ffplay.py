@@ -21,7 +21,7 @@ def main(url: str, seconds: float) -> None:
     seen = None
     until = time.time() + seconds
     try:
-        with mss.mss() as screen:
+        with mss.MSS() as screen:
             place = {"left": 0, "top": 0, "width": WIDTH, "height": HEIGHT}
             while time.time() < until and window.poll() is None:
                 image = np.asarray(screen.grab(place))[:, :, :3]

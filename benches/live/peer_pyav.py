@@ -8,9 +8,14 @@ One line a picture: its number and the wall clock at which it was shown. Needs a
 import sys
 import time
 
-import av
 import cv2
+import numpy as np
 from clock_reader import number
+
+# Their wheels bring X libraries of their own: with PyAV's loaded first, OpenCV's first window hangs for ever.
+cv2.imshow("demo", np.zeros((360, 640, 3), np.uint8))
+cv2.waitKey(1)
+import av  # noqa: E402
 
 
 def main(url: str, seconds: float) -> None:

@@ -14,7 +14,7 @@ import av
 def main(clip: str, url: str) -> None:
     source = av.open(clip)
     video = source.streams.video[0]
-    target = av.open(url, "w", format="flv", options={"rtmp_live": "live", "flush_packets": "1"})
+    target = av.open(url, "w", format="flv", options={"flush_packets": "1"})
     out = target.add_stream_from_template(video)
     began = time.time()
     for number, packet in enumerate(p for p in source.demux(video) if p.dts is not None):
