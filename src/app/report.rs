@@ -15,7 +15,7 @@ use crate::media::{StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
     Addresses, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats, NodeStatus,
-    RelayInUse, StreamMeter,
+    RelayInUse, Storage, StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -34,6 +34,7 @@ pub(super) fn status(
     detector: &DetectorState,
     relays: Vec<RelayStatus>,
     mqtt: LinkState,
+    storage: Storage,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -55,6 +56,7 @@ pub(super) fn status(
             streams: streams.list().len(),
             detections_per_s: detections_per_s(streams),
         },
+        storage,
         config,
     }
 }
