@@ -43,7 +43,7 @@ use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
 use crate::{record, web, ws};
 use decoders::Decoders;
 use doors::Doors;
-use report::{Identity, Statistics, group};
+use report::{Exits, Identity, Statistics, group};
 use tracking::Tracking;
 
 pub use tracking::AllCounts;
@@ -282,9 +282,11 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
-            relays.status(),
-            link_seen.borrow_and_update().clone(),
-            storage_seen.borrow_and_update().clone(),
+            Exits {
+                relays: relays.status(),
+                mqtt: link_seen.borrow_and_update().clone(),
+                storage: storage_seen.borrow_and_update().clone(),
+            },
             config_state.clone(),
         );
         publish(&status, now);

@@ -26,15 +26,20 @@ pub(super) struct Identity {
     pub(super) max_streams: usize,
 }
 
+/// How what leaves the pipeline stands.
+pub(super) struct Exits {
+    pub(super) relays: Vec<RelayStatus>,
+    pub(super) mqtt: LinkState,
+    pub(super) storage: Storage,
+}
+
 /// The status of the moment.
 pub(super) fn status(
     who: &Identity,
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
-    relays: Vec<RelayStatus>,
-    mqtt: LinkState,
-    storage: Storage,
+    exits: Exits,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -48,15 +53,15 @@ pub(super) fn status(
         decoders: in_use.collect(),
         detector: detector.info.clone(),
         detector_error: detector.error.clone(),
-        relays: relays.into_iter().map(RelayInUse::from).collect(),
+        relays: exits.relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
-        mqtt,
+        mqtt: exits.mqtt,
         capacity: Capacity {
             max_streams: who.max_streams,
             streams: streams.list().len(),
             detections_per_s: detections_per_s(streams),
         },
-        storage,
+        storage: exits.storage,
         config,
     }
 }

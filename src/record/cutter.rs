@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 4 << 20;
 const MAX_UNITS: usize = 512;
 /// Sound that stayed away so long is taken out of the next init segment.
 const SILENCE: Duration = Duration::from_secs(2);
-/// The last picture's duration where none follows; a longer interval is a gap.
+/// A lone picture's duration where none follows; and what is a gap and no interval any more.
 const INTERVAL: Duration = Duration::from_millis(33);
 const MAX_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -135,7 +135,11 @@ impl Cutter {
         self.bytes = 0;
         let (first, last) = (pictures.first()?, pictures.last()?);
         let (start, wall, key) = (first.dts, first.arrived.wall, first.key);
-        let end = next.unwrap_or_else(|| last.dts.saturating_add(INTERVAL));
+        let interval = match &pictures[..] {
+            [.., before, last] => last.dts.since(before.dts),
+            _ => INTERVAL,
+        };
+        let end = next.unwrap_or_else(|| last.dts.saturating_add(interval));
         if key {
             self.renew(first);
         }

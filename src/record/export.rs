@@ -53,15 +53,13 @@ impl Export {
         let mut init = Bytes::new();
         let mut cut_us = None;
         let mut chosen: Vec<(Arc<PathBuf>, Piece, i64)> = Vec::new();
-        'files: for source in sources {
+        for source in sources {
             let Ok(found) = File::open(&source.path).and_then(|file| scan(&file)) else { continue };
             let Some(first) = found.pieces.first() else { continue };
             let wall = |p: &Piece| source.wall_us + (p.start_us - first.start_us);
-            if !init.is_empty() && init != found.init {
-                if !chosen.is_empty() {
-                    cut_us = Some(source.wall_us);
-                    break 'files;
-                }
+            if !chosen.is_empty() && init != found.init {
+                cut_us = Some(source.wall_us);
+                break;
             }
             let mut pieces = &found.pieces[..];
             if chosen.is_empty() {

@@ -132,9 +132,7 @@ impl Files {
     /// The clock was set: what is being written began at another time.
     pub fn shift(&mut self, by_us: i64, synced: bool) {
         for Open { segment, .. } in self.open.values_mut().filter(|o| !o.segment.time_synced) {
-            segment.start_us = segment.start_us.saturating_add(by_us);
-            segment.end_us = segment.end_us.saturating_add(by_us);
-            segment.time_synced = synced;
+            segment.shift(by_us, synced);
         }
     }
 

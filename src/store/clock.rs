@@ -81,7 +81,8 @@ impl Clock {
         self.synced
     }
 
-    /// To be called about once a second. A jump is answered when what was written before it is to be mended by it.
+    /// To be called about once a second. A jump is answered when what was written before it is to be mended by it; one by
+    /// nothing when the clock turns out to have been right.
     pub fn look(&mut self, mono: Instant, us: i64, signs: Signs) -> Option<Jump> {
         let (then, was) = std::mem::replace(&mut self.last, (mono, us));
         let passed = mono.saturating_duration_since(then).as_micros();
@@ -89,8 +90,11 @@ impl Clock {
         let jump = Jump { before_us: expected, by_us: us.saturating_sub(expected) };
         let was_synced = std::mem::replace(&mut self.synced, is_synced(us, signs));
         let far = u128::from(jump.by_us.unsigned_abs()) > JUMP.as_micros();
-        if !far || was_synced {
+        if was_synced || !far && !self.synced {
             return None;
+        }
+        if !far {
+            return Some(Jump { by_us: 0, ..jump });
         }
         if self.jumps.len() < MAX_JUMPS {
             self.jumps.push(jump);
@@ -141,11 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_right_all_along_is_said_to_be() {
+        let t0 = Instant::now();
+        let mut clock = Clock::new(t0, NOW, Signs::default());
+        let told = clock.look(t0 + Duration::from_secs(1), NOW + 1_000_000, GOOD);
+        assert_eq!(told.map(|jump| jump.by_us), Some(0));
+        assert_eq!(clock.mend(NOW), NOW);
+    }
+
+    #[test]
     fn slow_drift_is_no_jump_and_a_jump_back_mends_the_future() {
         let t0 = Instant::now();
         let mut clock = Clock::new(t0, NOW, Signs::default());
         let s = |n| t0 + Duration::from_secs(n);
         assert_eq!(clock.look(s(1), NOW + 1_900_000, Signs::default()), None);
+        let right = clock.look(s(2), NOW + 2_900_000, Signs::default());
+        assert_eq!(right, None);
         let back = clock.look(s(2), NOW - 3_600_000_000, GOOD).unwrap();
         assert_eq!(clock.mend(NOW), NOW + back.by_us);
         assert_eq!(clock.mend(NOW - 3_700_000_000), NOW - 3_700_000_000);

@@ -28,6 +28,7 @@ CREATE INDEX events_by_start ON events (start_us, seq);
 CREATE INDEX events_by_stream ON events (stream, start_us, seq);
 CREATE INDEX events_by_label ON events (label, start_us, seq);
 CREATE INDEX events_by_age ON events (run, start_us);
+CREATE INDEX events_protected ON events (stream, start_us) WHERE protected = 1;
 CREATE INDEX events_open ON events (seq) WHERE end_us IS NULL;
 CREATE TABLE segments (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, run INTEGER NOT NULL, synced INTEGER NOT NULL,

@@ -36,10 +36,7 @@ pub(super) enum Work {
 
 /// A change of the database on its way.
 enum Change {
-    Visit {
-        visit: Arc<Visit>,
-        synced: bool,
-    },
+    Visit(Arc<Visit>),
     /// `tries`: how often it may still find no visit, whose row can come after its picture.
     Picture {
         id: Arc<str>,
@@ -174,8 +171,7 @@ impl Disk {
 
     fn visit(&mut self, visit: Arc<Visit>) {
         self.shared.counters.events.inc();
-        let synced = self.clock.is_synced();
-        self.change(Change::Visit { visit, synced });
+        self.change(Change::Visit(visit));
     }
 
     fn portrait(&mut self, portrait: Arc<Portrait>) {
@@ -254,9 +250,9 @@ impl Disk {
     }
 
     fn change(&mut self, change: Change) {
-        if let Change::Visit { visit, .. } = &change {
+        if let Change::Visit(visit) = &change {
             let id = &visit.id;
-            self.changes.retain(|c| !matches!(c, Change::Visit { visit, .. } if visit.id == *id));
+            self.changes.retain(|c| !matches!(c, Change::Visit(visit) if visit.id == *id));
         }
         if self.changes.len() >= MAX_CHANGES {
             self.changes.remove(0);
@@ -264,6 +260,17 @@ impl Disk {
         }
         self.changes.push(change);
         self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// The clock was set: segments on their way to the index began at another time. Visits are mended when they are written.
+    pub(super) fn shift_waiting(&mut self, by_us: i64, synced: bool) {
+        for change in &mut self.changes {
+            if let Change::Segment(segment) = change
+                && !segment.time_synced
+            {
+                segment.shift(by_us, synced);
+            }
+        }
     }
 
     /// Lets go what was held back long enough; at the end, all of it.
@@ -316,8 +323,9 @@ impl Disk {
         // Visits first: a picture needs its visit's row.
         for change in &self.changes {
             match change {
-                Change::Visit { visit, synced } => {
-                    events::put(&transaction, visit, run, *synced, |us| clock.mend(us))?;
+                Change::Visit(visit) => {
+                    let synced = clock.is_synced();
+                    events::put(&transaction, visit, run, synced, |us| clock.mend(us))?;
                 }
                 Change::Segment(segment) => segments::put(&transaction, segment, run)?,
                 Change::Picture { .. } => {}

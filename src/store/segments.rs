@@ -33,13 +33,22 @@ pub struct Segment {
     pub time_synced: bool,
 }
 
+impl Segment {
+    /// The clock was set: it began at another time.
+    pub(crate) fn shift(&mut self, by_us: i64, synced: bool) {
+        self.start_us = self.start_us.saturating_add(by_us);
+        self.end_us = self.end_us.saturating_add(by_us);
+        self.time_synced = synced;
+    }
+}
+
 pub(super) fn put(db: &Connection, s: &Segment, run: i64) -> rusqlite::Result<()> {
     let mut put = db.prepare_cached(
         "INSERT INTO segments (id, path, run, synced, stream, continuous, init_hash, start_us, end_us, start_media_us,
             end_media_us, bytes, keys, gap, open)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          ON CONFLICT (id) DO UPDATE SET start_us = ?8, end_us = ?9, start_media_us = ?10, end_media_us = ?11, bytes = ?12,
-            keys = ?13, open = ?15",
+            keys = ?13, open = ?15, synced = ?4",
     )?;
     put.execute(params![
         s.id,
@@ -157,6 +166,17 @@ pub(super) fn oldest(
     Ok(all)
 }
 
+/// A segment's path, and a visit's id.
+pub(super) fn path(db: &Connection, id: i64) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT path FROM segments WHERE id = ?1";
+    db.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
+}
+
+pub(super) fn event_id(db: &Connection, seq: i64) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT id FROM events WHERE seq = ?1";
+    db.prepare_cached(sql)?.query_row([seq], |row| row.get(0)).optional()
+}
+
 /// Takes a segment out of the index; its path and size.
 pub(super) fn remove(db: &Connection, id: i64) -> rusqlite::Result<Option<(String, u64)>> {
     let sql = "DELETE FROM segments WHERE id = ?1 RETURNING path, bytes";
@@ -177,7 +197,7 @@ pub(super) fn only_of(db: &Connection, id: &str, margin_us: i64) -> rusqlite::Re
         "SELECT s.id FROM segments s JOIN events e ON e.id = ?1 WHERE s.stream = e.stream AND s.open = 0 AND s.continuous = 0
             AND s.start_us < coalesce(e.end_us, e.seen_us) + ?2 AND s.end_us > e.start_us - ?2
             AND NOT EXISTS (SELECT 1 FROM events o WHERE o.id <> e.id AND o.stream = s.stream
-                AND o.start_us - ?2 < s.end_us AND coalesce(o.end_us, o.seen_us) + ?2 > s.start_us)",
+                AND o.start_us BETWEEN s.start_us - 86400000000 AND s.end_us + ?2 AND coalesce(o.end_us, o.seen_us) + ?2 > s.start_us)",
     )?;
     select.query_map(params![id, margin_us], |row| row.get(0))?.collect()
 }

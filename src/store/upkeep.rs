@@ -176,12 +176,11 @@ impl Disk {
     /// The clock was set: what this run wrote under the wrong one is moved.
     fn mend(&mut self, by_us: i64) {
         let synced = self.clock.is_synced();
-        tracing::warn!(
-            by_s = by_us / 1_000_000,
-            synced,
-            "the clock was set: times from before are mended"
-        );
-        self.shared.counters.times_mended.inc();
+        if by_us != 0 {
+            let by_s = by_us / 1_000_000;
+            tracing::warn!(by_s, synced, "the clock was set: times from before are mended");
+            self.shared.counters.times_mended.inc();
+        }
         if let Some(db) = &self.db
             && let Err(error) = events::mend(db, self.run, by_us, synced)
         {
@@ -190,6 +189,7 @@ impl Disk {
         if let Some(files) = &mut self.files {
             files.shift(by_us, synced);
         }
+        self.shift_waiting(by_us, synced);
     }
 
     /// Deletes what must go, and judges whether the disk takes more.
@@ -253,10 +253,12 @@ impl Disk {
 
     pub(super) fn remove_segment(&mut self, id: i64) -> rusqlite::Result<()> {
         let Some(db) = &self.db else { return Ok(()) };
-        let Some((path, bytes)) = segments::remove(db, id)? else { return Ok(()) };
+        let Some(path) = segments::path(db, id)? else { return Ok(()) };
+        // First the file: on a disk without any room the database takes a change only after that.
         if let Some(Err(error)) = self.files.as_ref().map(|files| files.delete(&path)) {
             tracing::warn!(%error, path, "a recording cannot be deleted");
         }
+        let bytes = segments::remove(db, id)?.map_or(0, |(_, bytes)| bytes);
         self.upkeep.used_bytes = self.upkeep.used_bytes.saturating_sub(bytes);
         self.shared.counters.segments_deleted.inc();
         Ok(())
@@ -264,8 +266,9 @@ impl Disk {
 
     pub(super) fn remove_event(&mut self, seq: i64) -> rusqlite::Result<()> {
         let Some(db) = &self.db else { return Ok(()) };
-        let Some((id, bytes)) = segments::remove_event(db, seq)? else { return Ok(()) };
+        let Some(id) = segments::event_id(db, seq)? else { return Ok(()) };
         pictures::delete(&self.shared.state_dir, &id);
+        let bytes = segments::remove_event(db, seq)?.map_or(0, |(_, bytes)| bytes);
         self.upkeep.used_bytes = self.upkeep.used_bytes.saturating_sub(bytes);
         self.shared.counters.events_deleted.inc();
         Ok(())
