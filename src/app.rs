@@ -37,12 +37,13 @@ use crate::mqtt;
 use crate::relay::{ReaderCounters, Relays};
 use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::snapshots::Snapshots;
+use crate::store::Store;
 use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
-use crate::{web, ws};
+use crate::{record, web, ws};
 use decoders::Decoders;
 use doors::Doors;
-use report::{Identity, Statistics, group};
+use report::{Exits, Identity, Statistics, group};
 use tracking::Tracking;
 
 pub use tracking::AllCounts;
@@ -107,6 +108,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
     let detections = broadcast::Sender::new(EXIT_BACKLOG);
     let snapshots = Snapshots::start().map_err(Failure::unavailable)?;
+    // What is in force now, for the stages that follow it by themselves.
+    let (settings, settings_seen) = watch::channel(Arc::new(config.clone()));
+    let store = Store::start(dir.clone(), settings_seen.clone()).map_err(Failure::unavailable)?;
     let tracking = Tracking::new(&config);
     let emit = {
         let (node, out, snapshots) =
@@ -149,6 +153,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                 let snapshots = Arc::clone(&snapshots);
                 Box::new(move || serde_json::to_value(&snapshots.counters).unwrap_or_default())
             }),
+            ("storage", {
+                let store = Arc::clone(&store);
+                Box::new(move || store.counters())
+            }),
             ("webrtc", group(&webrtc_counters)),
             ("live", group(&live.counters)),
             ("relays", {
@@ -179,6 +187,20 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         reader_counters,
     };
     tokio::spawn(Arc::clone(&tracking).run(Arc::clone(&streams), exits_stop.clone()));
+    let keep = Arc::clone(&store).follow(
+        tracking.events.subscribe(),
+        snapshots.portraits.subscribe(),
+        exits_stop.clone(),
+    );
+    let keep = tokio::spawn(keep);
+    let record_stop = CancellationToken::new();
+    let record_context = record::Context {
+        streams: Arc::clone(&streams),
+        events: tracking.events.clone(),
+        store: Arc::clone(&store),
+        settings: settings_seen,
+    };
+    let record = tokio::spawn(record::run(record_context, record_stop.clone()));
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
@@ -226,6 +248,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
         live,
+        store: Arc::clone(&store),
+        settings: settings.subscribe(),
         counters: web_counters,
         webrtc,
     };
@@ -243,13 +267,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     );
 
     let mut current = config;
-    // What is in force now, for the stages that follow it by themselves.
-    let (settings, _settings_seen) = watch::channel(Arc::new(current.clone()));
     let mut reloader = Reloader::new(loaded, asked);
     let mut config_state = ConfigState { file: reloader.file(), error: None };
     let mut streams_seen = streams.watch();
     let mut decoders_seen = decoders.changed();
     let mut relays_seen = relays.watch();
+    let mut storage_seen = store.state();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
@@ -259,8 +282,11 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
-            relays.status(),
-            link_seen.borrow_and_update().clone(),
+            Exits {
+                relays: relays.status(),
+                mqtt: link_seen.borrow_and_update().clone(),
+                storage: storage_seen.borrow_and_update().clone(),
+            },
             config_state.clone(),
         );
         publish(&status, now);
@@ -270,6 +296,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             _ = relays_seen.changed() => {}
             _ = detector.state.changed() => {}
             Ok(()) = link_seen.changed() => {}
+            Ok(()) = storage_seen.changed() => {}
             ended = &mut detector.ended => break Err(detector_end(ended)),
             _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
             _ = signals.terminate.recv() => break Ok(()),
@@ -320,8 +347,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         scheduler.close();
         detector.join(worker::LAST_WORK).await;
         tracking.finish();
+        record_stop.cancel();
         drop(detections);
         exits_stop.cancel();
+        let _ = record.await;
+        let _ = keep.await;
+        store.finish().await;
         let _ = mqtt.await;
         for exit in [websocket, web].into_iter().flatten() {
             let _ = exit.await;

@@ -23,6 +23,7 @@ pub struct Config {
     pub decode: Decode,
     pub detect: Detect,
     pub events: Events,
+    pub record: Record,
     pub mqtt: Mqtt,
     pub websocket: WebSocket,
     pub web: Web,
@@ -251,6 +252,36 @@ pub struct LabelRules {
     pub min_area: Option<f32>,
 }
 
+/// What is recorded of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordMode {
+    Off,
+    /// While an animal is there, with some seconds before and after.
+    Events,
+    Continuous,
+}
+
+/// Recordings, and how long they and the visits are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Record {
+    pub mode: RecordMode,
+    /// Around a visit, seconds.
+    pub before_s: f64,
+    pub after_s: f64,
+    /// A file's length, seconds; it ends at the next key frame.
+    pub segment_s: f64,
+    /// 0: for ever, as far as room allows.
+    pub keep_days: u64,
+    /// Of pictures and recordings together, bytes; 0: no limit.
+    pub keep_bytes: u64,
+    /// Left free on the file system, bytes.
+    pub keep_free_bytes: u64,
+    /// Empty: `recordings` in the state directory.
+    pub dir: PathBuf,
+}
+
 /// A part of the picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -279,6 +310,8 @@ pub struct StreamConfig {
     pub required_zones: Vec<String>,
     /// Where nothing is looked for.
     pub masks: Vec<Area>,
+    /// Absent: `record.mode`.
+    pub record: Option<RecordMode>,
 }
 
 impl Default for Node {
@@ -353,6 +386,21 @@ impl Default for Events {
     }
 }
 
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            mode: RecordMode::Events,
+            before_s: 5.0,
+            after_s: 5.0,
+            segment_s: 60.0,
+            keep_days: 7,
+            keep_bytes: 0,
+            keep_free_bytes: 1 << 30,
+            dir: PathBuf::new(),
+        }
+    }
+}
+
 impl Default for Mqtt {
     fn default() -> Self {
         Self {
@@ -414,6 +462,7 @@ impl Default for StreamConfig {
             zones: BTreeMap::new(),
             required_zones: Vec::new(),
             masks: Vec::new(),
+            record: None,
         }
     }
 }

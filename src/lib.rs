@@ -16,6 +16,8 @@ pub mod snapshots; // the newest picture of each stream as JPEG, while somebody 
 pub mod wire; // detections -> the JSON everyone reads
 pub mod mqtt; // the JSON -> MQTT, and the embedded broker
 pub mod ws; // the JSON -> WebSocket, and pictures sent in by hand
+pub mod store; // visits and their pictures, the recordings' index, what the disk can take
+pub mod record; // access units -> files, clips, and what goes when room is short
 pub mod relay; // access units -> RTMP readers, and on to other servers
 pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 

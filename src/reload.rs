@@ -83,6 +83,7 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         ("node", old.node != new.node),
         ("ingest", old.ingest != new.ingest),
         ("decode", old.decode != new.decode),
+        ("record.dir", old.record.dir != new.record.dir),
         ("mqtt", old.mqtt != new.mqtt),
         ("websocket", old.websocket != new.websocket),
         ("web", old.web != new.web),

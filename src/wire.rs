@@ -231,7 +231,32 @@ pub struct NodeStatus {
     pub addresses: Addresses,
     pub mqtt: LinkState,
     pub capacity: Capacity,
+    pub storage: Storage,
     pub config: ConfigState,
+}
+
+/// How the disk stands with visits, pictures and recordings. Whatever it says, detection goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Storage {
+    pub state: StorageState,
+    /// What is wrong and what to do; absent when all is well.
+    pub message: Option<String>,
+    /// Of the file system; and of all pictures and recordings together. Looked at once a minute.
+    pub free_bytes: u64,
+    pub used_bytes: u64,
+    /// Since midnight UTC, or since the start.
+    pub written_today_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageState {
+    /// Nothing is kept: not yet at the start, or no more at the end.
+    Off,
+    Ok,
+    Full,
+    ReadOnly,
+    Failed,
 }
 
 /// How the connection to the broker stands. No text here holds a credential.
@@ -537,6 +562,13 @@ mod tests {
             },
             mqtt: LinkState::Up { broker: "mqtt://192.0.2.9:1883".into() },
             capacity: Capacity { max_streams: 16, streams: 1, detections_per_s: Some(38.5) },
+            storage: Storage {
+                state: StorageState::Full,
+                message: Some("no room".into()),
+                free_bytes: 1_000_000,
+                used_bytes: 5_000_000_000,
+                written_today_bytes: 300_000_000,
+            },
             config: ConfigState { file: "/etc/spotter/spotter.toml".into(), error: None },
         };
         golden("status", &node_status("spotter-3f2a", &status));

@@ -15,7 +15,7 @@ use crate::media::{StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
     Addresses, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats, NodeStatus,
-    RelayInUse, StreamMeter,
+    RelayInUse, Storage, StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -26,14 +26,20 @@ pub(super) struct Identity {
     pub(super) max_streams: usize,
 }
 
+/// How what leaves the pipeline stands.
+pub(super) struct Exits {
+    pub(super) relays: Vec<RelayStatus>,
+    pub(super) mqtt: LinkState,
+    pub(super) storage: Storage,
+}
+
 /// The status of the moment.
 pub(super) fn status(
     who: &Identity,
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
-    relays: Vec<RelayStatus>,
-    mqtt: LinkState,
+    exits: Exits,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -47,14 +53,15 @@ pub(super) fn status(
         decoders: in_use.collect(),
         detector: detector.info.clone(),
         detector_error: detector.error.clone(),
-        relays: relays.into_iter().map(RelayInUse::from).collect(),
+        relays: exits.relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
-        mqtt,
+        mqtt: exits.mqtt,
         capacity: Capacity {
             max_streams: who.max_streams,
             streams: streams.list().len(),
             detections_per_s: detections_per_s(streams),
         },
+        storage: exits.storage,
         config,
     }
 }

@@ -75,6 +75,7 @@ impl Config {
         self.ingest(&mut p);
         self.detect(&mut p);
         self.events(&mut p);
+        self.record(&mut p);
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
@@ -164,6 +165,14 @@ impl Config {
         for (label, rules) in &e.labels {
             p.label_rules(&format!("events.labels.{label}"), rules);
         }
+    }
+
+    fn record(&self, p: &mut Problems) {
+        let r = &self.record;
+        p.between("record.before_s", r.before_s, 0.0, 60.0);
+        p.between("record.after_s", r.after_s, 0.0, 600.0);
+        p.between("record.segment_s", r.segment_s, 2.0, 600.0);
+        p.between("record.keep_days", r.keep_days, 0, 36_500);
     }
 
     fn mqtt(&self, p: &mut Problems) {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::health::Counter;
 use crate::media::{Stream, StreamId};
 pub use channel::Channel;
+pub(crate) use muxer::nominal;
 pub use muxer::{Fragment, Init};
 
 /// The streams that are being watched.

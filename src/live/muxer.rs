@@ -244,7 +244,7 @@ fn enough(held: &[Unit]) -> bool {
 }
 
 /// How long an audio frame lasts by its format.
-fn nominal(unit: &AudioUnit) -> Duration {
+pub(crate) fn nominal(unit: &AudioUnit) -> Duration {
     match unit.params.codec {
         // 1024 samples (ISO/IEC 14496-3 4.5.2.1.1).
         AudioCodec::Aac => {

@@ -5,6 +5,7 @@ mod api; // /api/v1
 mod asked; // what a request asks for
 mod assets; // the page and its parts
 mod error; // a refusal as JSON
+mod file; // answers with files, in part or whole
 mod flv; // live video as an endless FLV file
 mod health; // /healthz, /readyz
 mod hls; // live video as low-latency HLS
@@ -37,11 +38,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 
 use crate::auth::{Guard, Place, Places, Rarely};
-use crate::config;
+use crate::config::{self, Config};
 use crate::health::Counter;
 use crate::live::Live;
 use crate::media::Streams;
 use crate::snapshots::Snapshots;
+use crate::store::Store;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
 use error::ApiError;
 use now::Now;
@@ -60,6 +62,9 @@ pub struct Context {
     pub detections: broadcast::Sender<Arc<Encoded>>,
     pub streams: Arc<Streams>,
     pub live: Arc<Live>,
+    pub store: Arc<Store>,
+    /// The configuration in force.
+    pub settings: watch::Receiver<Arc<Config>>,
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
     pub snapshots: Arc<Snapshots>,

@@ -1,9 +1,11 @@
 //! `/api/v1`, with the OpenAPI document that is made from these very routes.
 
+mod events; // visits, their pictures and clips
 mod feed; // Server-Sent Events
 mod node; // status and statistics
 mod pictures; // snapshot.jpg, mjpeg
 mod publish; // where to publish to
+mod recordings; // what is recorded, and any part of it
 mod streams; // which streams there are
 
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(streams::routes())
         .merge(pictures::routes())
         .merge(publish::routes())
+        .merge(events::routes())
+        .merge(recordings::routes())
         .merge(node::routes())
         .merge(feed::routes())
         .merge(metrics::routes())

@@ -1,0 +1,366 @@
+//! What the disk's thread does beside writing: opens the database and mends what a crash left, deletes what must go, watches
+//! the clock and the free space, and says how things stand.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use super::clock::{self, micros};
+use super::db::{self, OpenError};
+use super::disk::Disk;
+use super::{events, pictures, segments};
+use crate::record::files::{self, Files};
+use crate::record::retention::{self, Limits, What};
+use crate::wire::{Storage, StorageState};
+
+/// Room and age are looked at so often, and a disk that took nothing is tried again.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Figures alone are told so often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Entries that retention looks at in one go, and how often in a row.
+const ENTRIES: usize = 500;
+const ROUNDS: usize = 50;
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Where the upkeep stands.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    state: StorageState,
+    message: Option<String>,
+    /// A database that is none of ours to touch.
+    refused: bool,
+    pub(super) used_bytes: u64,
+    free_bytes: u64,
+    /// Days since 1970, and bytes written in that one.
+    written: (i64, u64),
+    looked: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            state: StorageState::Off,
+            message: None,
+            refused: false,
+            used_bytes: 0,
+            free_bytes: 0,
+            written: (0, 0),
+            looked: None,
+            told: None,
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn is_fine(&self) -> bool {
+        self.upkeep.state == StorageState::Ok
+    }
+
+    /// Opens the database and makes whole what the last run left unfinished.
+    pub(super) fn open(&mut self) {
+        let shared = std::sync::Arc::clone(&self.shared);
+        let path = shared.database();
+        for dir in [&shared.state_dir, &shared.record_dir] {
+            if let Err(error) = std::fs::create_dir_all(dir) {
+                return self.trouble(&error, "the directory");
+            }
+        }
+        let opened = match db::open(&path, &stamp()) {
+            Ok(opened) => opened,
+            Err(error @ OpenError::Newer { .. }) => {
+                self.upkeep.refused = true;
+                return self.stop(StorageState::Failed, error.to_string());
+            }
+            Err(OpenError::Sql { error, .. }) => return self.sql_trouble(&error),
+        };
+        if let Some(aside) = opened.set_aside {
+            tracing::error!(aside = %aside.display(), "the database was damaged: it is set aside and a new one begun");
+        }
+        let mut index = 0;
+        let mut prepare = || -> rusqlite::Result<(i64, i64)> {
+            let db = &opened.db;
+            db.execute("INSERT INTO runs DEFAULT VALUES", [])?;
+            let run = db.last_insert_rowid();
+            db.execute("DELETE FROM runs WHERE run < ?1", [run])?;
+            let closed = events::close_left_open(db, run)?;
+            if closed > 0 {
+                tracing::info!(closed, "visits that the last run left open are ended");
+            }
+            let mut last =
+                db.query_row("SELECT coalesce(max(id), 0) FROM segments", [], |r| r.get(0))?;
+            for mut segment in segments::left_open(db, run)? {
+                index += 1;
+                match files::recover(&shared.record_dir, &mut segment) {
+                    Ok(true) => segments::put(db, &segment, run)?,
+                    Ok(false) => drop(segments::remove(db, segment.id)?),
+                    Err(error) => {
+                        tracing::warn!(%error, path = segment.path, "a recording stays as the last run left it")
+                    }
+                }
+            }
+            // Files whose index was lost: the last second's, or with a damaged database all.
+            for mut segment in files::strays(&shared.record_dir) {
+                if segments::knows(db, &segment.path)? {
+                    continue;
+                }
+                index += 1;
+                match files::recover(&shared.record_dir, &mut segment) {
+                    Ok(true) => {
+                        last += 1;
+                        segment.id = last;
+                        segments::put(db, &segment, run - 1)?;
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, path = segment.path, "a recording cannot be read")
+                    }
+                }
+            }
+            self.upkeep.used_bytes = segments::used_bytes(db)?;
+            Ok((run, last))
+        };
+        let prepared = prepare();
+        shared.counters.segments_recovered.add(index);
+        match prepared {
+            Ok((run, last)) => {
+                self.run = run;
+                self.files = Some(Files::new(shared.record_dir.clone(), run, last));
+                self.db = Some(opened.db);
+                shared.readable.store(true, Ordering::Release);
+                tracing::debug!(
+                    run,
+                    recovered = index,
+                    used_bytes = self.upkeep.used_bytes,
+                    "storage is open"
+                );
+                self.look();
+            }
+            Err(error) => self.sql_trouble(&error),
+        }
+    }
+
+    /// Puts a database aside that turned out to be damaged, and begins a new one.
+    pub(super) fn set_aside(&mut self, error: &rusqlite::Error) {
+        let moved = db::set_aside(&self.shared.database(), &stamp());
+        let aside = moved.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        tracing::error!(%error, aside, "the database is damaged: it is set aside and a new one begun");
+        self.end_all();
+        match moved {
+            Ok(_) => self.open(),
+            Err(error) => self.trouble(&error, "the damaged database"),
+        }
+    }
+
+    /// Once a second.
+    pub(super) fn tick(&mut self) {
+        let (now, us) = (Instant::now(), micros(SystemTime::now()));
+        if let Some(jump) = self.clock.look(now, us, clock::signs()) {
+            self.mend(jump.by_us);
+        }
+        if self.upkeep.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) && !self.upkeep.refused {
+            if self.db.is_none() {
+                self.upkeep.looked = Some(now);
+                self.open();
+            } else {
+                self.look();
+            }
+        }
+        self.say(self.upkeep.state, self.upkeep.message.clone());
+    }
+
+    /// The clock was set: what this run wrote under the wrong one is moved.
+    fn mend(&mut self, by_us: i64) {
+        let synced = self.clock.is_synced();
+        if by_us != 0 {
+            let by_s = by_us / 1_000_000;
+            tracing::warn!(by_s, synced, "the clock was set: times from before are mended");
+            self.shared.counters.times_mended.inc();
+        }
+        if let Some(db) = &self.db
+            && let Err(error) = events::mend(db, self.run, by_us, synced)
+        {
+            tracing::warn!(%error, "times from before the clock was set stay wrong");
+        }
+        if let Some(files) = &mut self.files {
+            files.shift(by_us, synced);
+        }
+        self.shift_waiting(by_us, synced);
+    }
+
+    /// Deletes what must go, and judges whether the disk takes more.
+    pub(super) fn look(&mut self) {
+        self.upkeep.looked = Some(Instant::now());
+        self.flush();
+        if self.db.is_none() {
+            return;
+        }
+        let limits = {
+            let record = &self.settings.borrow().record;
+            let (keep_days, keep_bytes) = (record.keep_days, record.keep_bytes);
+            Limits { keep_days, keep_bytes, keep_free_bytes: record.keep_free_bytes }
+        };
+        if let Err(error) = self.make_room(&limits) {
+            return self.sql_trouble(&error);
+        }
+        if self.upkeep.free_bytes < limits.keep_free_bytes {
+            let message = format!(
+                "less than {} MB are free and nothing that is not protected is left to delete: make room, or lower record.keep_free_bytes",
+                limits.keep_free_bytes >> 20
+            );
+            return self.stop(StorageState::Full, message);
+        }
+        if !self.is_fine() {
+            match probe(&self.shared.state_dir).and_then(|()| probe(&self.shared.record_dir)) {
+                Ok(()) => {
+                    if self.upkeep.state != StorageState::Off {
+                        tracing::info!("storage takes visits, pictures and recordings again");
+                    }
+                    (self.upkeep.state, self.upkeep.message) = (StorageState::Ok, None);
+                    self.say(StorageState::Ok, None);
+                }
+                Err(error) => self.trouble(&error, "a probe"),
+            }
+        }
+    }
+
+    fn make_room(&mut self, limits: &Limits) -> rusqlite::Result<()> {
+        for _ in 0..ROUNDS {
+            self.upkeep.free_bytes = self.free_bytes();
+            let Some(db) = &self.db else { return Ok(()) };
+            let entries = segments::oldest(db, ENTRIES, self.margin_us())?;
+            let growing: u64 = self.files.iter().flat_map(Files::open).map(|s| s.bytes).sum();
+            let used_bytes = self.upkeep.used_bytes + growing;
+            let disk = retention::Disk { used_bytes, free_bytes: self.upkeep.free_bytes };
+            let gone = retention::plan(entries, limits, micros(SystemTime::now()), disk);
+            if gone.is_empty() {
+                return Ok(());
+            }
+            tracing::debug!(n = gone.len(), "retention deletes the oldest");
+            for what in gone {
+                match what {
+                    What::Segment(id) => self.remove_segment(id)?,
+                    What::Event(seq) => self.remove_event(seq)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_segment(&mut self, id: i64) -> rusqlite::Result<()> {
+        let Some(db) = &self.db else { return Ok(()) };
+        let Some(path) = segments::path(db, id)? else { return Ok(()) };
+        // First the file: on a disk without any room the database takes a change only after that.
+        if let Some(Err(error)) = self.files.as_ref().map(|files| files.delete(&path)) {
+            tracing::warn!(%error, path, "a recording cannot be deleted");
+        }
+        let bytes = segments::remove(db, id)?.map_or(0, |(_, bytes)| bytes);
+        self.upkeep.used_bytes = self.upkeep.used_bytes.saturating_sub(bytes);
+        self.shared.counters.segments_deleted.inc();
+        Ok(())
+    }
+
+    pub(super) fn remove_event(&mut self, seq: i64) -> rusqlite::Result<()> {
+        let Some(db) = &self.db else { return Ok(()) };
+        let Some(id) = segments::event_id(db, seq)? else { return Ok(()) };
+        pictures::delete(&self.shared.state_dir, &id);
+        let bytes = segments::remove_event(db, seq)?.map_or(0, |(_, bytes)| bytes);
+        self.upkeep.used_bytes = self.upkeep.used_bytes.saturating_sub(bytes);
+        self.shared.counters.events_deleted.inc();
+        Ok(())
+    }
+
+    /// How far around a visit its clip reaches.
+    pub(super) fn margin_us(&self) -> i64 {
+        let record = &self.settings.borrow().record;
+        (record.before_s.max(record.after_s) * 1e6) as i64
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let free = |dir: &Path| {
+            let stat = rustix::fs::statvfs(dir).ok()?;
+            Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+        };
+        let dirs = [&self.shared.state_dir, &self.shared.record_dir];
+        dirs.into_iter().filter_map(|d| free(d)).min().unwrap_or(u64::MAX)
+    }
+
+    /// A file could not be written.
+    pub(super) fn trouble(&mut self, error: &io::Error, what: &str) {
+        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let (state, remedy) = match error.kind() {
+            StorageFull | QuotaExceeded => (StorageState::Full, "make room"),
+            ReadOnlyFilesystem | PermissionDenied => {
+                (StorageState::ReadOnly, "make the state directory and record.dir writable")
+            }
+            _ => (StorageState::Failed, "check the disk"),
+        };
+        self.stop(state, format!("{what} cannot be written: {error}; {remedy}"));
+    }
+
+    /// Nothing is written any more until a look finds that it can be.
+    pub(super) fn stop(&mut self, state: StorageState, message: String) {
+        if self.upkeep.state != state {
+            tracing::error!(
+                ?state,
+                message,
+                "storage stops: recordings and pictures are not kept, detection goes on"
+            );
+        }
+        let was_fine = self.is_fine();
+        (self.upkeep.state, self.upkeep.message) = (state, Some(message.clone()));
+        self.upkeep.looked = Some(Instant::now());
+        if was_fine {
+            self.end_all();
+        }
+        self.say(state, Some(message));
+    }
+
+    pub(super) fn wrote(&mut self, bytes: u64) {
+        self.shared.counters.bytes_written.add(bytes);
+        let today = micros(SystemTime::now()) / DAY_US;
+        if self.upkeep.written.0 != today {
+            self.upkeep.written = (today, 0);
+        }
+        self.upkeep.written.1 += bytes;
+    }
+
+    /// Tells how things stand: at once when that changed, figures alone once a minute.
+    pub(super) fn say(&mut self, state: StorageState, message: Option<String>) {
+        let new = Storage {
+            state,
+            message,
+            free_bytes: self.upkeep.free_bytes,
+            used_bytes: self.upkeep.used_bytes,
+            written_today_bytes: self.upkeep.written.1,
+        };
+        let late = self.upkeep.told.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        let told = self.shared.state.send_if_modified(|old| {
+            let differs = old.state != new.state || old.message != new.message;
+            let tell = differs || late && *old != new;
+            if tell {
+                *old = new;
+            }
+            tell
+        });
+        if told || late {
+            self.upkeep.told = Some(Instant::now());
+        }
+    }
+}
+
+/// Whether a few bytes can be written.
+fn probe(dir: &Path) -> io::Result<()> {
+    let file = dir.join(".probe");
+    let written = std::fs::write(&file, [0; 64 << 10]);
+    let removed = std::fs::remove_file(&file);
+    written.and(removed)
+}
+
+fn stamp() -> String {
+    Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
+}

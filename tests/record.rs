@@ -1,0 +1,446 @@
+//! What is remembered, with real parts: ffmpeg publishes the demo clip, the API tells of visits, ffprobe reads what was
+//! recorded; and what becomes of it all when power, disk or database fail.
+#![cfg(feature = "gst")]
+#![allow(clippy::unwrap_used)] // a test may end at the first surprise
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Reaped, Service, on_path, root, skip, spotter};
+
+/// One HTTP exchange: status, head, body.
+fn ask(
+    service: &Service,
+    method: &str,
+    path: &str,
+    head: &str,
+    body: &str,
+) -> (u16, String, Vec<u8>) {
+    let mut socket = TcpStream::connect(("127.0.0.1", service.web)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let (host, len) = (service.web, body.len());
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{host}\r\nConnection: close\r\nContent-Length: {len}\r\n{head}\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head, answer.split_off(end))
+}
+
+fn get(service: &Service, path: &str) -> (u16, Vec<u8>) {
+    let (status, _, body) = ask(service, "GET", path, "", "");
+    (status, body)
+}
+
+fn json(service: &Service, path: &str) -> Value {
+    let (status, body) = get(service, path);
+    assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
+    serde_json::from_slice(&body).unwrap()
+}
+
+fn publish(service: &Service, stream: &str) -> Reaped {
+    Reaped::start(
+        Command::new("ffmpeg")
+            .current_dir(root())
+            .args(["-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", "demo/clip.mp4"])
+            .args(["-c", "copy", "-f", "flv", &service.url(stream)])
+            .stdout(Stdio::null()),
+    )
+}
+
+#[track_caller]
+fn until(service: &Service, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(90);
+    while !holds() {
+        assert!(Instant::now() < end, "waited too long for: {what}\n{}", service.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn storage(service: &Service) -> Value {
+    json(service, "/api/v1/status")["storage"].clone()
+}
+
+fn counted(service: &Service, group: &str, name: &str) -> u64 {
+    json(service, "/api/v1/stats")["counters"][group][name].as_u64().unwrap()
+}
+
+fn frames_detected(service: &Service) -> u64 {
+    let stats = json(service, "/api/v1/stats");
+    stats["streams"][0]["counters"]["frames_detected"].as_u64().unwrap_or(0)
+}
+
+fn detection_goes_on(service: &Service) {
+    let before = frames_detected(service);
+    until(service, "detection", || frames_detected(service) > before);
+}
+
+fn missing() -> Option<&'static str> {
+    if !on_path("ffmpeg") || !on_path("ffprobe") {
+        return Some("no ffmpeg; run ./setup.sh --test");
+    }
+    (!root().join("demo/clip.mp4").exists()).then_some("no demo/clip.mp4; run ./setup.sh --test")
+}
+
+/// What ffprobe makes of a file: seconds from the first picture to the last, and pictures. It must begin with a key frame.
+fn probe(file: &Path) -> (f64, usize) {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v", "-show_entries", "packet=pts_time,flags"])
+        .args(["-of", "csv=p=0"])
+        .arg(file)
+        .output()
+        .unwrap();
+    let (said, text) = (String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout));
+    assert!(out.status.success() && said.is_empty(), "{}: {said}", file.display());
+    let mut times = Vec::new();
+    for line in text.lines() {
+        let (time, flags) = line.split_once(',').unwrap();
+        assert!(!times.is_empty() || flags.starts_with('K'), "begins without a key frame: {line}");
+        times.push(time.parse::<f64>().unwrap());
+    }
+    assert!(!times.is_empty(), "{} is empty", file.display());
+    (times[times.len() - 1] - times[0], times.len())
+}
+
+/// Whether every picture of a file can be decoded.
+fn decodes(file: &Path) {
+    let out = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-xerror", "-i"])
+        .arg(file)
+        .args(["-f", "null", "-"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.is_empty(), "{}: {said}", file.display());
+}
+
+fn mp4s(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(mp4s(&path));
+        } else if path.extension().is_some_and(|e| e == "mp4") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Sees a dog in every picture; a visit is over soon after the pictures end.
+const FAKE: &str =
+    "[detect]\nbackend = \"fake\"\n[decode]\nbackend = \"fake\"\n[events]\nlost_after_s = 1.0\n";
+
+#[test]
+fn a_visit_leaves_pictures_and_a_clip() {
+    if let Some(why) = missing().map(str::to_owned).or_else(support::missing_parts) {
+        return skip(&why);
+    }
+    let service = Service::start(
+        "[detect]\nrate_hz = 5.0\n[events]\nlost_after_s = 1.0\n[record]\nbefore_s = 2.0\nafter_s = 1.0\n",
+    );
+    until(&service, "storage", || storage(&service)["state"] == "ok");
+    let idle = counted(&service, "storage", "bytes_written");
+    let _publisher = publish(&service, "garden");
+    until(&service, "frames", || frames_detected(&service) > 0);
+
+    // A file plays while it is written.
+    let recordings = service.dir.path().join("state/recordings");
+    until(&service, "a file", || {
+        mp4s(&recordings).first().is_some_and(|f| f.metadata().unwrap().len() > 300_000)
+    });
+    assert_eq!(idle, 0, "bytes were written before anything came");
+    probe(&mp4s(&recordings)[0]);
+
+    let over = || {
+        let list = json(&service, "/api/v1/events?stream=garden");
+        let events = list["events"].as_array().unwrap().clone();
+        events.into_iter().find(|e| e["end_time"].is_number() && e["has_snapshot"] == true)
+    };
+    until(&service, "a visit that is over", || over().is_some());
+    let event = over().unwrap();
+    let id = event["id"].as_str().unwrap();
+    assert_eq!((&event["camera"], &event["has_clip"]), (&"garden".into(), &true.into()));
+    let one = json(&service, &format!("/api/v1/events/{id}"));
+    assert_eq!((&one["id"], &one["protected"]), (&event["id"], &false.into()));
+    for (url, whole) in [("snapshot_url", true), ("crop_url", false)] {
+        let (status, jpeg) = get(&service, event[url].as_str().unwrap());
+        assert_eq!(status, 200);
+        let picture = image::load_from_memory(&jpeg).unwrap();
+        assert_eq!((picture.width(), picture.height()) == (1280, 720), whole);
+    }
+
+    // The clip: whole, playable, and in parts.
+    let url = event["clip_url"].as_str().unwrap();
+    std::thread::sleep(Duration::from_secs(3)); // its last second is written
+    let (status, head, clip) = ask(&service, "GET", url, "", "");
+    assert_eq!(status, 200, "{head}");
+    let file = service.dir.path().join("clip.mp4");
+    std::fs::write(&file, &clip).unwrap();
+    let (seconds, _) = probe(&file);
+    let visit = event["end_time"].as_f64().unwrap() - event["start_time"].as_f64().unwrap();
+    assert!(seconds > visit, "{seconds} s of a visit of {visit} s");
+    decodes(&file);
+    let (status, head, part) = ask(&service, "GET", url, "Range: bytes=1000-50999\r\n", "");
+    assert_eq!((status, part.len()), (206, 50_000), "{head}");
+    assert!(head.contains(&format!("content-range: bytes 1000-50999/{}", clip.len())), "{head}");
+    assert_eq!(part, clip[1000..51_000]);
+    assert_eq!(ask(&service, "GET", url, "Range: bytes=999999999-\r\n", "").0, 416);
+
+    // Any time of the stream.
+    let list = json(&service, "/api/v1/recordings?stream=garden");
+    let (begin, end) = {
+        let all = list["recordings"].as_array().unwrap();
+        (all[0]["start_time"].as_f64().unwrap(), all[all.len() - 1]["end_time"].as_f64().unwrap())
+    };
+    let path = format!("/api/v1/recordings/garden.mp4?after={}&before={}", begin + 1.0, end - 1.0);
+    let (status, export) = get(&service, &path);
+    assert_eq!(status, 200);
+    std::fs::write(&file, &export).unwrap();
+    assert!(probe(&file).0 > end - begin - 5.0);
+    decodes(&file);
+
+    // Kept, let go, deleted; each by its name.
+    let protected = format!("/api/v1/events/{id}/protected");
+    let (status, _, _) = ask(&service, "PUT", &protected, "", "{\"protected\":true}");
+    assert_eq!(status, 200);
+    assert_eq!(json(&service, &format!("/api/v1/events/{id}"))["protected"], true);
+    let code = |method: &str, path: &str, body: &str| {
+        let (status, _, body) = ask(&service, method, path, "", body);
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+    };
+    for (method, path, status, name) in [
+        ("PUT", protected.as_str(), 400, "bad_body"),
+        ("GET", "/api/v1/events/..%2F..%2Fetc", 404, "no_event"),
+        ("GET", "/api/v1/events/1.2-x/snapshot.jpg", 404, "no_event"),
+        ("GET", "/api/v1/events?limit=0", 400, "bad_query"),
+        ("GET", "/api/v1/events?cursor=x", 400, "bad_cursor"),
+        ("GET", "/api/v1/events?stream=a/b", 400, "bad_stream_name"),
+        ("GET", "/api/v1/recordings/..%2Fx.mp4?after=1&before=2", 400, "bad_stream_name"),
+        ("GET", "/api/v1/recordings/garden.mp4?after=1&before=2", 404, "no_recording"),
+        ("GET", "/api/v1/recordings/garden.mp4?after=2&before=1", 400, "bad_query"),
+        ("GET", "/api/v1/recordings/garden.mp4?after=0&before=1e300", 400, "bad_query"),
+    ] {
+        assert_eq!(code(method, path, "no"), (status, name.to_owned()), "{path}");
+    }
+    let one = format!("/api/v1/events/{id}");
+    assert_eq!(ask(&service, "DELETE", &one, "", "").0, 204);
+    assert_eq!(code("GET", &one, ""), (404, "no_event".to_owned()));
+    assert_eq!(code("DELETE", &one, ""), (404, "no_event".to_owned()));
+    service.stop();
+}
+
+/// Ends the service as a loss of power would, and starts it again on what is left.
+fn crash(service: &mut Service) {
+    service.process.0.kill().unwrap();
+    service.process.0.wait().unwrap();
+    service.process = Reaped::start(
+        spotter().args(["run", "--config"]).arg(&service.config).stderr(Stdio::null()),
+    );
+    let end = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(("127.0.0.1", service.web)).is_err() {
+        assert!(Instant::now() < end, "it does not come back");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    until(service, "storage", || storage(service)["state"] == "ok");
+}
+
+#[test]
+fn a_crash_costs_the_last_second() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    let continuous = "[record]\nmode = \"continuous\"\nsegment_s = 2.0\n";
+    let mut service = Service::start(&format!("{FAKE}{continuous}"));
+    let recordings = service.dir.path().join("state/recordings");
+    let mut files = 0;
+    for round in 0..3u64 {
+        let publisher = publish(&service, "garden");
+        let open = |e: &Value| e["end_time"].is_null();
+        until(&service, "a visit", || {
+            json(&service, "/api/v1/events")["events"].as_array().unwrap().iter().any(open)
+        });
+        until(&service, "files", || mp4s(&recordings).len() >= files + 2);
+        std::thread::sleep(Duration::from_millis(370 * round));
+        let closed = json(&service, "/api/v1/recordings")["recordings"].as_array().unwrap().clone();
+        crash(&mut service);
+        drop(publisher);
+        let events = json(&service, "/api/v1/events")["events"].as_array().unwrap().clone();
+        assert_eq!(events.len() as u64, round + 1);
+        assert!(!events.iter().any(open), "{events:?}");
+        let kept = json(&service, "/api/v1/recordings")["recordings"].as_array().unwrap().clone();
+        for before in closed.iter().filter(|s| s["open"] == false) {
+            assert!(
+                kept.iter()
+                    .any(|s| s["start_time"] == before["start_time"]
+                        && s["bytes"] == before["bytes"])
+            );
+        }
+        let all = mp4s(&recordings);
+        assert_eq!(kept.len(), all.len(), "{kept:?} {all:?}");
+        assert!(kept.iter().all(|s| s["open"] == false));
+        for file in &all {
+            probe(file);
+        }
+        files = all.len();
+    }
+    // Over the crashes, as one file.
+    let kept = json(&service, "/api/v1/recordings")["recordings"].as_array().unwrap().clone();
+    let (first, last) = (&kept[0]["start_time"], &kept[kept.len() - 1]["end_time"]);
+    let (status, export) =
+        get(&service, &format!("/api/v1/recordings/garden.mp4?after={first}&before={last}"));
+    assert_eq!(status, 200);
+    let file = service.dir.path().join("export.mp4");
+    std::fs::write(&file, export).unwrap();
+    let pieces: usize = mp4s(&recordings).iter().map(|f| probe(f).1).sum();
+    assert_eq!(probe(&file).1, pieces);
+    decodes(&file);
+    service.stop();
+}
+
+#[test]
+fn the_oldest_go_when_there_is_more_than_the_owner_wants() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    let record = "[record]\nmode = \"continuous\"\nsegment_s = 2.0\nkeep_bytes = 1500000\n";
+    let service = Service::start(&format!("{FAKE}{record}"));
+    let _publisher = publish(&service, "garden");
+    until(&service, "retention", || counted(&service, "storage", "segments_deleted") > 0);
+    let kept = json(&service, "/api/v1/recordings")["recordings"].as_array().unwrap().clone();
+    let files = mp4s(&service.dir.path().join("state/recordings"));
+    assert!(!kept.is_empty() && files.len() <= kept.len() + 1, "{kept:?} {files:?}");
+    // At most what is recorded until the next look comes on top.
+    let bytes: u64 = files.iter().map(|f| f.metadata().unwrap().len()).sum();
+    assert!(bytes < 6_000_000, "{bytes}");
+    detection_goes_on(&service);
+    service.stop();
+}
+
+/// A file system of its own, gone with the test.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    fn new(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path()).stderr(Stdio::null());
+        mount.status().is_ok_and(|s| s.success()).then_some(Self(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn remount(&self, options: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{options}")]).arg(self.path());
+        assert!(mount.status().unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_recording_and_nothing_else() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    let Some(disk) = Mount::new("size=8m") else { return skip("cannot mount a tmpfs: not root") };
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 7 << 20]).unwrap();
+    let record = format!(
+        "[record]\nmode = \"continuous\"\nsegment_s = 600.0\nkeep_free_bytes = 0\ndir = {:?}\n",
+        disk.path()
+    );
+    let service = Service::start(&format!("{FAKE}{record}"));
+    let _publisher = publish(&service, "garden");
+    until(&service, "a full disk", || storage(&service)["state"] == "full");
+    assert!(storage(&service)["message"].as_str().unwrap().contains("make room"));
+    detection_goes_on(&service);
+    // What was written before plays, and the API still answers.
+    probe(&mp4s(disk.path())[0]);
+    assert_eq!(get(&service, "/api/v1/events").0, 200);
+    std::fs::remove_file(ballast).unwrap();
+    until(&service, "room again", || storage(&service)["state"] == "ok");
+    until(&service, "another file", || mp4s(disk.path()).len() >= 2);
+    service.stop();
+    for file in mp4s(disk.path()) {
+        probe(&file);
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_said_and_tried_again() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    let Some(disk) = Mount::new("size=8m,ro") else {
+        return skip("cannot mount a tmpfs: not root");
+    };
+    let record =
+        format!("[record]\nmode = \"continuous\"\nkeep_free_bytes = 0\ndir = {:?}\n", disk.path());
+    let service = Service::start(&format!("{FAKE}{record}"));
+    let _publisher = publish(&service, "garden");
+    until(&service, "word of it", || storage(&service)["state"] == "read_only");
+    detection_goes_on(&service);
+    disk.remount("rw");
+    until(&service, "a file", || !mp4s(disk.path()).is_empty());
+    assert_eq!(storage(&service)["state"], "ok");
+    service.stop();
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_and_a_newer_one_left_alone() {
+    let state = |dir: &Path| {
+        let state = dir.join("state");
+        std::fs::create_dir_all(&state).unwrap();
+        state
+    };
+    let service = Service::start_with(|dir| {
+        std::fs::write(state(dir).join("spotter.db"), [0x5A; 9000]).unwrap();
+        FAKE.to_owned()
+    });
+    until(&service, "storage", || storage(&service)["state"] == "ok");
+    assert_eq!(json(&service, "/api/v1/events")["events"], serde_json::json!([]));
+    let names: Vec<_> = std::fs::read_dir(service.dir.path().join("state"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().any(|n| n.starts_with("spotter.db.corrupt-")), "{names:?}");
+    assert!(service.log().contains("set aside"), "{}", service.log());
+    service.stop();
+
+    let mut newer = b"SQLite format 3\0".to_vec();
+    newer.resize(4096, 0);
+    newer[60..64].copy_from_slice(&99u32.to_be_bytes());
+    let service = Service::start_with(|dir| {
+        std::fs::write(state(dir).join("spotter.db"), &newer).unwrap();
+        FAKE.to_owned()
+    });
+    until(&service, "a refusal", || storage(&service)["state"] == "failed");
+    assert!(storage(&service)["message"].as_str().unwrap().contains("newer"));
+    assert_eq!(get(&service, "/api/v1/events").0, 503);
+    if missing().is_none() {
+        let _publisher = publish(&service, "garden");
+        detection_goes_on(&service);
+    }
+    assert_eq!(std::fs::read(service.dir.path().join("state/spotter.db")).unwrap(), newer);
+    service.stop();
+}
