@@ -4,6 +4,7 @@ mod feed; // Server-Sent Events
 mod node; // status and statistics
 mod pictures; // snapshot.jpg, mjpeg
 mod publish; // where to publish to
+mod settings; // what can be switched of a stream
 mod streams; // which streams there are
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ impl Modify for Token {
 pub(super) fn routes() -> Router<Arc<Door>> {
     let documented = OpenApiRouter::with_openapi(Document::openapi())
         .merge(streams::routes())
+        .merge(settings::routes())
         .merge(pictures::routes())
         .merge(publish::routes())
         .merge(node::routes())
