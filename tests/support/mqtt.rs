@@ -184,6 +184,15 @@ impl Node {
 /// A program that is ended with its owner.
 pub struct Running(pub Child);
 
+impl Running {
+    /// Ends it in good order and waits for that.
+    pub fn terminate(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        self.0.wait().unwrap();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -217,6 +226,11 @@ impl Subscriber {
             }
         });
         Self { _child: Running(child), lines, seen: Vec::new() }
+    }
+
+    /// Puts what came into `seen`.
+    pub fn take(&mut self) {
+        self.seen.extend(self.lines.try_iter());
     }
 
     /// Waits for a line that begins so; what came before it stays in `seen`.
