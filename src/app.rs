@@ -25,6 +25,7 @@ pub use failure::Failure;
 use crate::auth::{Guard, Places};
 use crate::board::{self, Board};
 use crate::config::{self, Config, Loaded};
+use crate::control::Control;
 use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
@@ -108,8 +109,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
     let detections = broadcast::Sender::new(EXIT_BACKLOG);
     let snapshots = Snapshots::start().map_err(Failure::unavailable)?;
-    // What is in force now, for the stages that follow it by themselves.
-    let (settings, settings_seen) = watch::channel(Arc::new(config.clone()));
+    // What is in force now, overrides included, also for the stages that follow it by themselves.
+    let control = Control::open(&dir, config.clone());
+    let settings_seen = control.settings();
     let store = Store::start(dir.clone(), settings_seen.clone()).map_err(Failure::unavailable)?;
     let tracking = Tracking::new(&config);
     let emit = {
@@ -123,7 +125,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
         }
     };
-    let mut detector = DetectorThread::start(&config, paths(&board, dir), &scheduler, emit)?;
+    let mut detector =
+        DetectorThread::start(&config, paths(&board, dir.clone()), &scheduler, emit)?;
     let (rooms, tap) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
 
@@ -134,6 +137,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     relays.follow(&config.relay);
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
+    let outbox = {
+        let (limits, counters) = (mqtt::limits(&config.mqtt), Arc::clone(&mqtt_counters));
+        // The embedded broker keeps nothing itself, and is there whenever we are.
+        match config.mqtt.enabled && !config.mqtt.broker.is_empty() {
+            true => mqtt::outbox::Outbox::open(&dir.join("outbox.db"), limits, counters),
+            false => mqtt::outbox::Outbox::in_memory(limits, counters),
+        }
+    };
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
     let webrtc_counters = Arc::new(web::whep::Counters::default());
@@ -147,6 +158,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("readers", group(&reader_counters)),
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
+            ("outbox", {
+                let outbox = Arc::clone(&outbox);
+                Box::new(move || serde_json::to_value(outbox.state()).unwrap_or_default())
+            }),
+            ("control", {
+                let control = Arc::clone(&control);
+                Box::new(move || serde_json::to_value(&control.counters).unwrap_or_default())
+            }),
             ("websocket", group(&ws_counters)),
             ("web", group(&web_counters)),
             ("snapshots", {
@@ -209,6 +228,15 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         config: config.mqtt.clone(),
         guard: Arc::clone(&guard),
         detections: detections.clone(),
+        events: tracking.events.clone(),
+        counts: tracking.counts.subscribe(),
+        snapshots: Arc::clone(&snapshots),
+        control: Arc::clone(&control),
+        kept: {
+            let store = Arc::clone(&store);
+            Arc::new(move |visit| store.kept(visit))
+        },
+        outbox,
         streams: Arc::clone(&streams),
         status: status_seen.clone(),
         stats: statistics.reader(),
@@ -247,9 +275,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         status: status_seen,
         stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
+        control: Arc::clone(&control),
         live,
         store: Arc::clone(&store),
-        settings: settings.subscribe(),
+        settings: control.settings(),
         counters: web_counters,
         webrtc,
     };
@@ -266,7 +295,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         "spotter is ready"
     );
 
-    let mut current = config;
+    let mut settings = control.settings();
+    let mut current = settings.borrow_and_update().clone();
+    tracking.set_config(&current);
     let mut reloader = Reloader::new(loaded, asked);
     let mut config_state = ConfigState { file: reloader.file(), error: None };
     let mut streams_seen = streams.watch();
@@ -277,6 +308,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let outcome = loop {
         decoders.follow(&streams, &current);
         tracking.follow(&streams);
+        control.saw(streams.list().iter().map(|s| &s.id));
         let now = report::status(
             &who,
             &streams,
@@ -297,6 +329,11 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             _ = detector.state.changed() => {}
             Ok(()) = link_seen.changed() => {}
             Ok(()) = storage_seen.changed() => {}
+            Ok(()) = settings.changed() => {
+                current = settings.borrow_and_update().clone();
+                decoders.set_rates(&current);
+                tracking.set_config(&current);
+            }
             ended = &mut detector.ended => break Err(detector_end(ended)),
             _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
             _ = signals.terminate.recv() => break Ok(()),
@@ -312,15 +349,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                     Ok(None) => {}
                     Ok(Some(changes)) => {
                         config_state = ConfigState { file: reloader.file(), error: None };
-                        apply(&changes, &guard, &detector, &scheduler, &decoders, &mut config_state);
+                        apply(&changes, &guard, &detector, &scheduler, &mut config_state);
                         if changes.relays {
                             relays.follow(&changes.config.relay);
                         }
-                        if changes.rules {
-                            tracking.set_config(&changes.config);
-                        }
-                        current = changes.config;
-                        settings.send_replace(Arc::new(current.clone()));
+                        // Rates and rules are taken up with what is switched laid over them.
+                        control.set_base(changes.config);
                     }
                     Err(error) => {
                         tracing::error!(%error, "the changed configuration is bad, the old one stays in force");
@@ -404,7 +438,6 @@ fn apply(
     guard: &Guard,
     detector: &DetectorThread,
     scheduler: &Scheduler,
-    decoders: &Decoders,
     state: &mut ConfigState,
 ) {
     tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, relays = changes.relays, at_restart = ?changes.at_restart, "configuration changed");
@@ -414,9 +447,6 @@ fn apply(
     if changes.detector {
         *detector.wanted.lock() = changes.config.detect.clone();
         scheduler.reopen();
-    }
-    if changes.rates {
-        decoders.set_rates(&changes.config);
     }
     if !changes.at_restart.is_empty() {
         let sections = changes.at_restart.join(", ");

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use load::{ConfigError, Fault, Loaded, load, locate, parse};
 pub use validate::Problem;
@@ -147,8 +148,12 @@ pub struct Delegate {
 #[serde(default, deny_unknown_fields)]
 pub struct Mqtt {
     pub enabled: bool,
-    /// Empty: the embedded broker; else mqtt://host:port or mqtts://host:port.
+    /// Empty: the embedded broker; else mqtt://host:port or mqtts://host:port, ws://host:port/path or wss://...
     pub broker: String,
+    /// The embedded broker runs beside the configured one and gets the same.
+    pub embedded: bool,
+    /// Of the protocol: 4 (that is 3.1.1) or 5.
+    pub version: u8,
     pub username: String,
     /// A file with the password, so that it is never in this one.
     pub password_file: PathBuf,
@@ -163,6 +168,14 @@ pub struct Mqtt {
     pub max_connections_per_address: usize,
     pub max_packet_bytes: usize,
     pub stats_interval_s: u64,
+    /// Events that wait for the broker; over either bound the oldest goes.
+    pub outbox_events: usize,
+    pub outbox_bytes: usize,
+    /// Whether Home Assistant is told of this node.
+    pub home_assistant: bool,
+    pub discovery_prefix: String,
+    /// A whole picture of each live stream every so many seconds, for Home Assistant's camera; 0: none.
+    pub camera_interval_s: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -253,13 +266,24 @@ pub struct LabelRules {
 }
 
 /// What is recorded of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordMode {
     Off,
     /// While an animal is there, with some seconds before and after.
     Events,
     Continuous,
+}
+
+impl RecordMode {
+    /// As messages say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Events => "events",
+            Self::Continuous => "continuous",
+        }
+    }
 }
 
 /// Recordings, and how long they and the visits are kept.
@@ -406,6 +430,8 @@ impl Default for Mqtt {
         Self {
             enabled: true,
             broker: String::new(),
+            embedded: false,
+            version: 4,
             username: String::new(),
             password_file: PathBuf::new(),
             ca_file: PathBuf::new(),
@@ -417,6 +443,11 @@ impl Default for Mqtt {
             max_connections_per_address: 32,
             max_packet_bytes: 1 << 20,
             stats_interval_s: 10,
+            outbox_events: 10_000,
+            outbox_bytes: 16 << 20,
+            home_assistant: true,
+            discovery_prefix: "homeassistant".into(),
+            camera_interval_s: 30,
         }
     }
 }

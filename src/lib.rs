@@ -3,6 +3,7 @@
 //! The modules in the order data flows through them; ARCHITECTURE.md walks the same way.
 
 pub mod config; // what the owner asked for, checked
+pub mod control; // what is switched while it runs
 pub mod auth; // who may come through which door
 
 pub mod ingest; // RTMP connections -> access units

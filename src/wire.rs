@@ -19,7 +19,7 @@ use crate::media::stream::StreamSummary;
 use crate::relay::{RelayState, RelayStatus};
 
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
-pub use event::{Kept, event, visit_json};
+pub use event::{Kept, event, message_id, visit_json};
 pub use filter::{BadFilter, Filter, Heard};
 pub use stats::{Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 
@@ -270,6 +270,11 @@ pub enum LinkState {
     },
     Up {
         broker: String,
+    },
+    /// Up, but another node has our name there and throws us out.
+    Contested {
+        broker: String,
+        reason: String,
     },
     Down {
         broker: String,

@@ -178,11 +178,11 @@ impl Config {
     fn mqtt(&self, p: &mut Problems) {
         let m = &self.mqtt;
         let fine = m.broker.is_empty()
-            || ["mqtt://", "mqtts://"]
+            || ["mqtt://", "mqtts://", "ws://", "wss://"]
                 .iter()
                 .any(|s| m.broker.starts_with(s) && m.broker.len() > s.len());
         p.unless(fine, "mqtt.broker", || {
-            format!("{:?} is not a broker: give mqtt://host:1883, mqtts://host:8883, or \"\" for the embedded one", m.broker)
+            format!("{:?} is not a broker: give mqtt://host:1883, mqtts://host:8883, ws://host/path, wss://host/path, or \"\" for the embedded one", m.broker)
         });
         p.unless(!m.base_topic.is_empty(), "mqtt.base_topic", || {
             "is empty: give a word, as in \"spotter\"".to_owned()
@@ -202,6 +202,16 @@ impl Config {
         p.between("mqtt.max_connections_per_address", m.max_connections_per_address, 2, 10_000);
         p.between("mqtt.max_packet_bytes", m.max_packet_bytes, 16 << 10, 64 << 20);
         p.between("mqtt.stats_interval_s", m.stats_interval_s, 1, 3600);
+        p.unless([4, 5].contains(&m.version), "mqtt.version", || {
+            format!("{} is no version: give 4 (which is 3.1.1) or 5", m.version)
+        });
+        p.between("mqtt.outbox_events", m.outbox_events, 1, 1_000_000);
+        p.between("mqtt.outbox_bytes", m.outbox_bytes, 64 << 10, 1 << 30);
+        p.between("mqtt.camera_interval_s", m.camera_interval_s, 0, 3600);
+        p.topic_part("mqtt.discovery_prefix", &m.discovery_prefix);
+        p.unless(!m.discovery_prefix.is_empty(), "mqtt.discovery_prefix", || {
+            "is empty: give a word, as in \"homeassistant\"".to_owned()
+        });
     }
 
     fn websocket(&self, p: &mut Problems) {
@@ -261,7 +271,7 @@ impl Config {
         if self.web.enabled {
             doors.push(("web.listen", self.web.listen));
         }
-        if self.mqtt.enabled && self.mqtt.broker.is_empty() {
+        if self.mqtt.enabled && crate::mqtt::has_embedded(&self.mqtt) {
             doors.push(("mqtt.listen", self.mqtt.listen));
         }
         for (n, (key, address)) in doors.iter().enumerate() {

@@ -1,341 +1,594 @@
-//! Our client: connects, says what is, publishes as it comes, and begins again when the connection breaks. What
-//! happens while there is no broker is dropped and counted, never kept.
+//! Our client: connects, says what is, publishes as it comes, obeys, and begins again when the connection breaks.
+//! Detections and pictures of a time without a broker are dropped and counted; events wait in the outbox.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
-    QoS,
-};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
-use super::link::{self, Endpoint, LinkError};
+use super::carrier::{self, Connection, Happened, Promise, Sender};
+use super::command::{Topics, Word};
+use super::link::{self, Ended, Endpoint, LinkError, Options};
+use super::outbox::{self, Outbox};
+use super::voice::{Line, PATIENCE, Voice};
+use super::{AllCounts, Context, Counters};
+use crate::auth::Rarely;
+use crate::config::Config;
+use crate::control::{Control, ControlError, Setting};
+use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
+use crate::snapshots::{Boxes, Portrait, Shot};
+use crate::track::Event;
 use crate::wire::{self, Encoded, LinkState};
 
-/// Requests on their way to the connection. Ten a second and stream pass through; more only wait when it stalls.
-const QUEUE: usize = 64;
-/// How long a retained message may wait for room there.
-const PATIENCE: Duration = Duration::from_secs(5);
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long after connecting the broker may still hand us what an earlier run left retained.
 const LEFTOVERS: Duration = Duration::from_secs(5);
+/// Events handed to the connection and not acknowledged; below what it takes in all, so that the rest has room.
+const EVENTS_UNDER_WAY: usize = 16;
+/// Words that wait to be obeyed.
+const WORDS: usize = 64;
+/// How long the last events may take at the end.
+const LAST_EVENTS: Duration = Duration::from_secs(3);
+/// How long another node of our name is spoken of after it was last heard.
+const CONTESTED: Duration = Duration::from_secs(300);
 
-/// Publishes until `shutdown`. `own` is the embedded broker's address, when that is the one.
-pub(super) async fn run(ctx: &Context, own: Option<SocketAddr>, shutdown: &CancellationToken) {
+/// Which broker a client is for, and what is its own.
+pub(super) struct Side {
+    /// The embedded broker's address, when that is the one.
+    pub(super) own: Option<SocketAddr>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) link: Arc<watch::Sender<LinkState>>,
+}
+
+/// Publishes until `shutdown`.
+pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken) {
     let mut client = Client {
         ctx,
+        side,
         detections: ctx.detections.subscribe(),
+        events: ctx.events.subscribe(),
+        portraits: ctx.snapshots.portraits.subscribe(),
         status: ctx.status.clone(),
         streams: ctx.streams.watch(),
-        told: BTreeSet::new(),
-        base: format!("{}/{}", ctx.config.base_topic, ctx.node),
+        counts: ctx.counts.clone(),
+        settings: ctx.control.settings(),
+        known: ctx.control.known(),
+        voice: Voice::new(ctx),
+        spare: None,
+        handed: None,
+        named: false,
+        rarely: Rarely::default(),
     };
-    let endpoint = match own {
+    let endpoint = match side.own {
         Some(address) => Ok(Endpoint::own(address)),
         None => Endpoint::parse(&ctx.config.broker),
     };
-    let shown = match (&own, &endpoint) {
+    let shown = match (&side.own, &endpoint) {
         (Some(_), _) => "embedded".to_owned(),
         (None, Ok(endpoint)) => endpoint.to_string(),
         (None, Err(_)) => "none".to_owned(),
     };
-    let mut report = Report { ctx, broker: shown, failed: None, attempts: 0 };
+    let node = Arc::clone(&ctx.node);
+    let mut report =
+        Report { side, node, broker: shown, failed: None, attempts: 0, contested: None };
     let mut wait = BACK_OFF.0;
     while !shutdown.is_cancelled() {
         let began = Instant::now();
         let attempt = async {
             let endpoint = endpoint.clone()?;
-            let available = format!("{}/available", client.base);
-            let options = link::options(&ctx.config, &endpoint, &ctx.node, &available)?;
+            let available = client.voice.topic("available");
+            let is_own = side.own.is_some();
+            let options = link::options(&ctx.config, &endpoint, is_own, &ctx.node, &available)?;
             client.session(options, &endpoint, &mut report, shutdown).await
         };
-        let Err(error) = attempt.await else { return };
+        let Err(error) = attempt.await else { break };
         report.down(&error);
         // A connection that held for a while was a good one: begin patiently anew.
         if began.elapsed() > BACK_OFF.1 {
             wait = BACK_OFF.0;
         }
-        let jittered = wait.mul_f64(rand::random_range(0.75..1.25));
+        // Two nodes that throw each other out do so more slowly.
+        let wait_now = if report.is_contested() { BACK_OFF.1 / 3 } else { wait };
         tokio::select! {
-            () = sleep(jittered) => {}
-            () = client.drop_detections() => {}
+            () = sleep(wait_now.mul_f64(rand::random_range(0.75..1.25))) => {}
+            () = client.absent() => {}
             () = shutdown.cancelled() => {}
         }
         wait = (wait * 2).min(BACK_OFF.1);
     }
+    client.collect();
+    let outbox = Arc::clone(&side.outbox);
+    let _ = tokio::task::spawn_blocking(move || outbox.write(Duration::ZERO)).await;
 }
 
 struct Client<'a> {
     ctx: &'a Context,
+    side: &'a Side,
     detections: broadcast::Receiver<Arc<Encoded>>,
+    events: broadcast::Receiver<Arc<Event>>,
+    portraits: broadcast::Receiver<Arc<Portrait>>,
     status: watch::Receiver<Option<Arc<wire::NodeStatus>>>,
     streams: watch::Receiver<Arc<[StreamSummary]>>,
-    /// Streams whose status the broker retains as online, as far as we know.
-    told: BTreeSet<String>,
-    base: String,
+    counts: watch::Receiver<AllCounts>,
+    settings: watch::Receiver<Arc<Config>>,
+    known: watch::Receiver<Arc<[StreamId]>>,
+    voice: Voice<'a>,
+    /// The last connection, with what was under way in it.
+    spare: Option<(Sender, Connection)>,
+    /// The last event that this connection has.
+    handed: Option<u64>,
+    /// Whether this run put its name to this node's instance before.
+    named: bool,
+    rarely: Rarely,
 }
 
 /// What the connection's own task tells.
-enum Heard {
-    Connected,
-    /// A status retained by an earlier run or us: the stream's name.
-    RetainedOnline(String),
+enum Told {
+    Connected { resumed: bool },
+    Word(Word),
 }
 
 impl Client<'_> {
     /// One connection from its attempt to its end; `Ok` after the goodbye at shutdown.
     async fn session(
         &mut self,
-        options: MqttOptions,
+        options: Options,
         endpoint: &Endpoint,
         report: &mut Report<'_>,
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
         report.connecting();
-        // A new client each time: nothing of an old connection waits in it.
-        let (client, mut events) = AsyncClient::new(options, QUEUE);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        events.set_network_options(network);
-        let (tx, mut heard) = mpsc::channel(16);
-        let topics = self.base.clone();
-        let mut connection = Abort(tokio::spawn(poll(events, tx, topics)));
+        let (sender, connection, carried) = self.ready(options);
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let _stop_on_drop = stop.clone().drop_guard();
+        let (tx, told) = mpsc::channel(WORDS);
+        let poll = Poll {
+            connection,
+            topics: self.voice.topics.clone(),
+            outbox: Arc::clone(&self.side.outbox),
+            counters: Arc::clone(&self.side.counters),
+            told: tx,
+        };
+        let task = tokio::spawn(poll.run(stop.clone(), ended.clone()));
+        let line = Line { sender: sender.clone(), endpoint, ended: ended.clone() };
+        let outcome = self.talk(&line, told, carried, report, shutdown).await;
+        if outcome.is_ok() {
+            // Ends once DISCONNECT is written.
+            let _ = timeout(PATIENCE, ended.cancelled()).await;
+        }
+        stop.cancel();
+        match task.await {
+            Ok((connection, why)) => {
+                self.spare = Some((sender, connection));
+                match (outcome, why) {
+                    (Err(_), Some(why)) => Err(link::explain(why, endpoint)),
+                    (outcome, _) => outcome,
+                }
+            }
+            Err(fault) => Err(link::explain(Ended::Other(fault.to_string()), endpoint)),
+        }
+    }
+
+    /// A connection to begin with, and the last event that is in it already.
+    fn ready(&mut self, options: Options) -> (Sender, Connection, Option<u64>) {
+        if let Some((sender, connection)) = self.spare.take() {
+            let (mended, acknowledged) = connection.mend(options.clone());
+            acknowledged.into_iter().for_each(|n| self.side.outbox.acknowledged(n));
+            if let Some((connection, carried)) = mended {
+                return (sender, connection, carried);
+            }
+        }
+        let (sender, connection) = carrier::new(options);
+        (sender, connection, None)
+    }
+
+    async fn talk(
+        &mut self,
+        line: &Line<'_>,
+        mut told: mpsc::Receiver<Told>,
+        carried: Option<u64>,
+        report: &mut Report<'_>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), LinkError> {
         let mut connected = false;
+        let (tx, mut shots) = mpsc::channel(2);
+        let mut cameras = Cameras { running: BTreeMap::new(), shots: tx };
         let mut stats = interval(Duration::from_secs(self.ctx.config.stats_interval_s.max(1)));
         stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval(outbox::TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                ended = &mut connection.0 => {
-                    return Err(match ended {
-                        Ok(Some(error)) => link::explain(&error, endpoint),
-                        Ok(None) => broken(endpoint, "closed"),
-                        Err(fault) => broken(endpoint, fault),
-                    });
+                () = line.ended.cancelled() => {
+                    return Err(link::explain(Ended::Other("closed".into()), line.endpoint));
                 }
                 () = shutdown.cancelled() => {
+                    self.collect();
                     if connected {
-                        self.goodbye(&client, endpoint).await?;
-                        // Ends once DISCONNECT is written.
-                        let _ = timeout(PATIENCE, &mut connection.0).await;
+                        self.last_events(line).await;
+                        self.voice.goodbye(line).await?;
                     }
                     return Ok(());
                 }
-                Some(heard) = heard.recv() => match heard {
-                    Heard::Connected => {
+                Some(told) = told.recv() => match told {
+                    Told::Connected { resumed } => {
                         connected = true;
+                        self.handed = carried.filter(|_| resumed);
                         report.up();
-                        self.hello(&client, endpoint).await?;
+                        self.mark_seen();
+                        self.voice.hello(line).await?;
+                        self.look_for_leftovers(line);
+                        self.named = true;
+                        cameras.follow(self.ctx, &self.streams.borrow());
                         stats.reset();
+                        self.hand_over(line);
                     }
-                    Heard::RetainedOnline(stream) => {
-                        self.told.insert(stream);
-                        self.tell_streams(&client, endpoint).await?;
-                    }
+                    Told::Word(word) => self.obey(word, line, report).await?,
                 },
-                received = self.detections.recv() => {
-                    self.pass_on(received, &client, connected);
+                received = self.detections.recv() => self.pass_on(received, line, connected),
+                received = self.events.recv() => self.take_event(received),
+                received = self.portraits.recv() => {
+                    if let Some((topic, crop)) = self.take_portrait(received)
+                        && connected
+                    {
+                        self.voice.picture(line, topic, crop);
+                    }
+                }
+                Some((stream, shot)) = shots.recv() => {
+                    let topic = self.voice.topic(&format!("{stream}/snapshot"));
+                    self.voice.picture(line, topic, shot.jpeg.clone());
+                }
+                () = self.side.outbox.changed.notified() => {
+                    if connected {
+                        self.hand_over(line);
+                    }
+                }
+                _ = tick.tick() => {
+                    if connected {
+                        self.hand_over(line);
+                    }
+                    let older = if connected { outbox::GRACE } else { Duration::ZERO };
+                    self.side.outbox.tick(older);
                 }
                 Ok(()) = self.streams.changed(), if connected => {
-                    self.tell_streams(&client, endpoint).await?;
+                    let now = self.streams.borrow_and_update().clone();
+                    cameras.follow(self.ctx, &now);
+                    self.voice.streams(line, &now).await?;
                 }
                 Ok(()) = self.status.changed(), if connected => {
-                    self.tell_status(&client, endpoint).await?;
+                    self.status.mark_unchanged();
+                    self.voice.status(line).await?;
+                    self.voice.discovery(line).await?;
+                }
+                Ok(()) = self.counts.changed(), if connected => {
+                    self.counts.mark_unchanged();
+                    self.voice.counts(line).await?;
+                }
+                Ok(()) = self.settings.changed(), if connected => {
+                    self.settings.mark_unchanged();
+                    self.voice.settings(line).await?;
+                    self.voice.discovery(line).await?;
+                }
+                Ok(()) = self.known.changed(), if connected => {
+                    self.known.mark_unchanged();
+                    self.voice.settings(line).await?;
+                    self.voice.counts(line).await?;
+                    self.voice.discovery(line).await?;
                 }
                 _ = stats.tick(), if connected => {
                     let stats = wire::node_stats(&self.ctx.node, &(self.ctx.stats)());
-                    let _ = client.try_publish(self.topic("stats"), QoS::AtMostOnce, false, stats);
+                    let _ = line.sender.publish(&self.voice.topic("stats"), Promise::None, stats, None);
                 }
             }
         }
     }
 
-    /// Everything a broker that knows nothing of us must know.
-    async fn hello(&mut self, client: &AsyncClient, endpoint: &Endpoint) -> Result<(), LinkError> {
-        self.retain(client, endpoint, "available", Bytes::from_static(b"online")).await?;
-        self.tell_status(client, endpoint).await?;
-        // This broker may hold nothing of what we told the one before: tell it of every stream there is.
-        let now = self.streams.borrow().clone();
-        self.told.retain(|told| !now.iter().any(|s| s.id.as_str() == told));
-        self.tell_streams(client, endpoint).await?;
-        // A run that died left its streams online: they come to us now, and are set right.
-        let statuses = self.topic("+/status");
-        if client.try_subscribe(statuses.clone(), QoS::AtMostOnce).is_ok() {
-            let client = client.clone();
+    fn mark_seen(&mut self) {
+        self.streams.mark_unchanged();
+        self.status.mark_unchanged();
+        self.counts.mark_unchanged();
+        self.settings.mark_unchanged();
+        self.known.mark_unchanged();
+    }
+
+    /// A run that died left its streams online: they come to us now, and are set right.
+    fn look_for_leftovers(&self, line: &Line<'_>) {
+        let statuses = self.voice.topic("+/status");
+        if line.sender.subscribe(&statuses).is_ok() {
+            let sender = line.sender.clone();
             tokio::spawn(async move {
                 sleep(LEFTOVERS).await;
-                let _ = client.try_unsubscribe(statuses);
+                let _ = sender.unsubscribe(&statuses);
             });
         }
-        Ok(())
     }
 
-    async fn goodbye(
+    async fn obey(
         &mut self,
-        client: &AsyncClient,
-        endpoint: &Endpoint,
+        word: Word,
+        line: &Line<'_>,
+        report: &mut Report<'_>,
     ) -> Result<(), LinkError> {
-        let offline = Bytes::from_static(b"offline");
-        for stream in std::mem::take(&mut self.told) {
-            self.retain(client, endpoint, &format!("{stream}/status"), offline.clone()).await?;
-        }
-        self.retain(client, endpoint, "available", offline).await?;
-        let disconnected = timeout(PATIENCE, client.disconnect()).await;
-        disconnected
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| LinkError::Silent(endpoint.to_string()))
-    }
-
-    async fn tell_status(
-        &mut self,
-        client: &AsyncClient,
-        endpoint: &Endpoint,
-    ) -> Result<(), LinkError> {
-        let status = self.status.borrow_and_update().clone();
-        let Some(status) = status else { return Ok(()) };
-        let message = wire::node_status(&self.ctx.node, &status);
-        self.retain(client, endpoint, "status", message).await
-    }
-
-    /// Retains what is not as it was last told.
-    async fn tell_streams(
-        &mut self,
-        client: &AsyncClient,
-        endpoint: &Endpoint,
-    ) -> Result<(), LinkError> {
-        let now = self.streams.borrow_and_update().clone();
-        let is_here = |told: &String| now.iter().any(|s| s.id.as_str() == told);
-        let gone: Vec<_> = self.told.iter().filter(|told| !is_here(told)).cloned().collect();
-        for id in gone {
-            let payload = Bytes::from_static(b"offline");
-            self.retain(client, endpoint, &format!("{id}/status"), payload).await?;
-            self.told.remove(&id);
-        }
-        for stream in now.iter() {
-            let id = stream.id.as_str();
-            if !self.told.contains(id) {
-                let payload = Bytes::from_static(b"online");
-                self.retain(client, endpoint, &format!("{id}/status"), payload).await?;
-                self.told.insert(id.into());
+        let counters = &self.side.counters;
+        match word {
+            Word::Set(stream, setting) => {
+                counters.commands.inc();
+                match set(&self.ctx.control, &stream, setting).await {
+                    // The change itself comes by the settings.
+                    Ok(()) => self.voice.unchanged(line, &stream).await,
+                    Err(error) => {
+                        counters.bad_commands.inc();
+                        self.rarely.log(|untold| {
+                            tracing::warn!(%error, untold, "mqtt command not obeyed");
+                        });
+                        self.voice.unchanged(line, &stream).await
+                    }
+                }
             }
+            Word::Nonsense { stream, topic, remedy } => {
+                counters.bad_commands.inc();
+                self.rarely.log(|untold| {
+                    let topic: String = topic.chars().take(200).collect();
+                    tracing::warn!(topic, remedy, untold, "mqtt command not understood");
+                });
+                match stream {
+                    Some(stream) => self.voice.unchanged(line, &stream).await,
+                    None => Ok(()),
+                }
+            }
+            Word::Birth => self.voice.birth(line).await,
+            Word::RetainedOnline(stream) => {
+                self.voice.left_online(stream);
+                let now = self.streams.borrow().clone();
+                self.voice.streams(line, &now).await
+            }
+            Word::Instance { id, retained } => {
+                // What is retained before we ever wrote ours is an earlier run's.
+                let foreign = !id.is_empty() && id != self.voice.instance;
+                if foreign && (self.named || !retained) {
+                    report.contested();
+                }
+                Ok(())
+            }
+            Word::Discovered(message) => self.voice.discovered(line, &message).await,
         }
-        Ok(())
     }
 
-    async fn retain(
-        &self,
-        client: &AsyncClient,
-        endpoint: &Endpoint,
-        topic: &str,
-        payload: Bytes,
-    ) -> Result<(), LinkError> {
-        let publish = client.publish(self.topic(topic), QoS::AtLeastOnce, true, payload);
-        match timeout(PATIENCE, publish).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(broken(endpoint, error)),
-            Err(_) => Err(LinkError::Silent(endpoint.to_string())),
+    /// Gives the connection as many waiting events as it may have.
+    fn hand_over(&mut self, line: &Line<'_>) {
+        let topic = self.voice.topic("events");
+        while line.sender.under_way() < EVENTS_UNDER_WAY {
+            let Some(message) = self.side.outbox.next(self.handed) else { return };
+            let promise = Promise::Numbered(message.number);
+            let asked = line.sender.publish(&topic, promise, message.payload, Some(&message.id));
+            if asked.is_err() {
+                return;
+            }
+            self.handed = Some(message.number);
+        }
+    }
+
+    /// At the end the broker gets what it will take in a moment.
+    async fn last_events(&mut self, line: &Line<'_>) {
+        let all = async {
+            while !self.side.outbox.is_empty() && !line.ended.is_cancelled() {
+                self.hand_over(line);
+                let changed = self.side.outbox.changed.notified();
+                let _ = timeout(Duration::from_millis(50), changed).await;
+            }
+        };
+        let _ = timeout(LAST_EVENTS, all).await;
+    }
+
+    fn take_event(&self, received: Result<Arc<Event>, broadcast::error::RecvError>) {
+        match received {
+            Ok(event) => {
+                let kept = (self.ctx.kept)(&event.after);
+                let message = wire::event(&self.ctx.node, &event, kept);
+                self.side.outbox.push(wire::message_id(&event).into(), message);
+            }
+            Err(broadcast::error::RecvError::Lagged(n)) => self.side.counters.events_missed.add(n),
+            // The context holds a sender, so this does not come.
+            Err(broadcast::error::RecvError::Closed) => {}
+        }
+    }
+
+    fn take_portrait(
+        &mut self,
+        received: Result<Arc<Portrait>, broadcast::error::RecvError>,
+    ) -> Option<(String, Bytes)> {
+        match received {
+            Ok(p) => {
+                let topic = self.voice.best(&p.stream, &p.label, p.crop.clone())?;
+                Some((topic, p.crop.clone()))
+            }
+            Err(broadcast::error::RecvError::Lagged(n)) => {
+                self.side.counters.pictures_dropped.add(n);
+                None
+            }
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+
+    /// Takes what has come already.
+    fn collect(&mut self) {
+        use broadcast::error::{RecvError, TryRecvError};
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => self.take_event(Ok(event)),
+                Err(TryRecvError::Lagged(n)) => self.take_event(Err(RecvError::Lagged(n))),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
         }
     }
 
     fn pass_on(
         &self,
         received: Result<Arc<Encoded>, broadcast::error::RecvError>,
-        client: &AsyncClient,
+        line: &Line<'_>,
         connected: bool,
     ) {
-        let counters = &self.ctx.counters;
+        use broadcast::error::RecvError;
+        let counters = &self.side.counters;
         let message = match received {
             Ok(message) => message,
-            Err(broadcast::error::RecvError::Lagged(n)) if connected => {
-                return counters.dropped_slow.add(n);
-            }
-            Err(broadcast::error::RecvError::Lagged(n)) => return counters.dropped_offline.add(n),
+            Err(RecvError::Lagged(n)) if connected => return counters.dropped_slow.add(n),
+            Err(RecvError::Lagged(n)) => return counters.dropped_offline.add(n),
             // The context holds a sender, so this does not come.
-            Err(broadcast::error::RecvError::Closed) => return,
+            Err(RecvError::Closed) => return,
         };
         if !connected {
             return counters.dropped_offline.inc();
         }
-        let topic = self.topic(&format!("{}/detections", message.detections.stream));
-        match client.try_publish(topic, QoS::AtMostOnce, false, message.json()) {
+        let topic = self.voice.topic(&format!("{}/detections", message.detections.stream));
+        match line.sender.publish(&topic, Promise::None, message.json(), None) {
             Ok(()) => counters.published.inc(),
             Err(_) => counters.dropped_slow.inc(),
         }
     }
 
-    /// Counts what comes while nobody can have it; never returns.
-    async fn drop_detections(&mut self) {
+    /// Keeps events and counts the rest while nobody can have it; never returns.
+    async fn absent(&mut self) {
         use broadcast::error::RecvError;
+        let mut tick = interval(outbox::TICK);
         loop {
-            match self.detections.recv().await {
-                Ok(_) => self.ctx.counters.dropped_offline.inc(),
-                Err(RecvError::Lagged(n)) => self.ctx.counters.dropped_offline.add(n),
-                Err(RecvError::Closed) => std::future::pending().await,
+            tokio::select! {
+                received = self.detections.recv() => match received {
+                    Ok(_) => self.side.counters.dropped_offline.inc(),
+                    Err(RecvError::Lagged(n)) => self.side.counters.dropped_offline.add(n),
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
+                received = self.events.recv() => self.take_event(received),
+                received = self.portraits.recv() => drop(self.take_portrait(received)),
+                _ = tick.tick() => self.side.outbox.tick(Duration::ZERO),
             }
         }
     }
+}
 
-    fn topic(&self, rest: &str) -> String {
-        format!("{}/{rest}", self.base)
+/// Writes a small file, so not where sockets are served.
+async fn set(
+    control: &Arc<Control>,
+    stream: &StreamId,
+    setting: Setting,
+) -> Result<(), ControlError> {
+    let (control, id) = (Arc::clone(control), stream.clone());
+    match tokio::task::spawn_blocking(move || control.set(&id, setting)).await {
+        Ok(Ok(_)) | Err(_) => Ok(()),
+        Ok(Err(error)) => Err(error),
     }
 }
 
-/// Ends the connection's task with the session that started it.
-struct Abort(tokio::task::JoinHandle<Option<ConnectionError>>);
+/// Has pictures of the live streams made for as long as it lives.
+struct Cameras {
+    running: BTreeMap<StreamId, AbortHandle>,
+    shots: mpsc::Sender<(StreamId, Arc<Shot>)>,
+}
 
-impl Drop for Abort {
+impl Cameras {
+    fn follow(&mut self, ctx: &Context, now: &[StreamSummary]) {
+        let period = Duration::from_secs(ctx.config.camera_interval_s);
+        if period.is_zero() || !ctx.config.home_assistant {
+            return;
+        }
+        self.running.retain(|id, task| {
+            let stays = now.iter().any(|s| s.id == *id);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for stream in now {
+            let id = stream.id.clone();
+            self.running.entry(id.clone()).or_insert_with(|| {
+                let mut watcher = ctx.snapshots.watch(&id, Boxes::Left, period);
+                let shots = self.shots.clone();
+                let task = tokio::spawn(async move {
+                    loop {
+                        let shot = watcher.next().await;
+                        if shots.send((id.clone(), shot)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                task.abort_handle()
+            });
+        }
+    }
+}
+
+impl Drop for Cameras {
     fn drop(&mut self) {
-        self.0.abort();
+        self.running.values().for_each(AbortHandle::abort);
     }
 }
 
-/// Drives the connection. In a task of its own because a poll must not be cancelled half-way, and because what
-/// panics in the library then ends a connection and not the service. `None`: closed by our DISCONNECT.
-async fn poll(
-    mut events: EventLoop,
-    heard: mpsc::Sender<Heard>,
-    base: String,
-) -> Option<ConnectionError> {
-    loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                let _ = heard.send(Heard::Connected).await;
-            }
-            Ok(Event::Incoming(Packet::Publish(p))) if p.retain && &p.payload[..] == b"online" => {
-                if let Some(stream) = stream_of(&p.topic, &base) {
-                    let _ = heard.try_send(Heard::RetainedOnline(stream.into()));
+/// Drives the connection, in a task of its own because what panics in the library then ends a connection and not the
+/// service, and because acknowledgements must be heard while the client waits for room.
+struct Poll {
+    connection: Connection,
+    topics: Topics,
+    outbox: Arc<Outbox>,
+    counters: Arc<Counters>,
+    told: mpsc::Sender<Told>,
+}
+
+impl Poll {
+    /// To the connection's end and why it came to it; `None`: by our DISCONNECT, or stopped.
+    async fn run(
+        mut self,
+        stop: CancellationToken,
+        ended: CancellationToken,
+    ) -> (Connection, Option<Ended>) {
+        let _end_on_drop = ended.drop_guard();
+        let why = loop {
+            // What is cut off half-way is a connection that nobody wants any longer.
+            let happened = tokio::select! {
+                happened = self.connection.next() => happened,
+                () = stop.cancelled() => break None,
+            };
+            match happened {
+                Ok(Happened::Connected { resumed }) => {
+                    let _ = self.told.send(Told::Connected { resumed }).await;
                 }
+                Ok(Happened::Acknowledged(number)) => self.outbox.acknowledged(number),
+                Ok(Happened::Refused(number)) => {
+                    self.counters.events_refused.inc();
+                    self.outbox.acknowledged(number);
+                }
+                Ok(Happened::Heard(heard)) => {
+                    if let Some(word) = self.topics.read(&heard)
+                        && self.told.try_send(Told::Word(word)).is_err()
+                    {
+                        self.counters.commands_dropped.inc();
+                    }
+                }
+                Ok(Happened::Closed) => break None,
+                Ok(Happened::Nothing) => {}
+                Err(why) => break Some(why),
             }
-            Ok(Event::Outgoing(Outgoing::Disconnect)) => return None,
-            Ok(_) => {}
-            Err(error) => return Some(error),
-        }
+        };
+        (self.connection, why)
     }
-}
-
-/// The stream in `<base>/<stream>/status`.
-fn stream_of<'a>(topic: &'a str, base: &str) -> Option<&'a str> {
-    topic.strip_prefix(base)?.strip_prefix('/')?.strip_suffix("/status")
-}
-
-fn broken(endpoint: &Endpoint, reason: impl ToString) -> LinkError {
-    LinkError::Broken { broker: endpoint.to_string(), reason: reason.to_string() }
 }
 
 /// Keeps the link's state and writes one line a change, not one an attempt.
 struct Report<'a> {
-    ctx: &'a Context,
+    side: &'a Side,
+    node: Arc<str>,
     broker: String,
     failed: Option<LinkError>,
     attempts: u64,
+    /// When another node of our name was last noticed.
+    contested: Option<Instant>,
 }
 
 impl Report<'_> {
@@ -343,20 +596,44 @@ impl Report<'_> {
         // While it is down, the reason is worth more than that we try again.
         if self.failed.is_none() {
             let broker = self.broker.clone();
-            self.ctx.link.send_replace(LinkState::Connecting { broker });
+            self.side.link.send_replace(LinkState::Connecting { broker });
         }
     }
 
     fn up(&mut self) {
-        self.ctx.counters.connects.inc();
+        self.side.counters.connects.inc();
         tracing::info!(broker = self.broker, failed_attempts = self.attempts, "mqtt connected");
         self.failed = None;
         self.attempts = 0;
-        self.ctx.link.send_replace(LinkState::Up { broker: self.broker.clone() });
+        let broker = self.broker.clone();
+        self.side.link.send_replace(match self.is_contested() {
+            true => LinkState::Contested { broker, reason: self.remedy() },
+            false => LinkState::Up { broker },
+        });
+    }
+
+    fn contested(&mut self) {
+        if !self.is_contested() {
+            tracing::error!(broker = self.broker, reason = self.remedy(), "mqtt name taken twice");
+        }
+        self.contested = Some(Instant::now());
+        let broker = self.broker.clone();
+        self.side.link.send_replace(LinkState::Contested { broker, reason: self.remedy() });
+    }
+
+    fn is_contested(&self) -> bool {
+        self.contested.is_some_and(|at| at.elapsed() < CONTESTED)
+    }
+
+    fn remedy(&self) -> String {
+        format!(
+            "another node at this broker is called {}: give one of them another node.name",
+            self.node
+        )
     }
 
     fn down(&mut self, error: &LinkError) {
-        self.ctx.counters.failures.inc();
+        self.side.counters.failures.inc();
         self.attempts += 1;
         if self.failed.as_ref() == Some(error) {
             tracing::debug!(broker = self.broker, %error, "mqtt still not connected");
@@ -364,19 +641,11 @@ impl Report<'_> {
         }
         tracing::warn!(broker = self.broker, %error, "mqtt not connected; trying again");
         self.failed = Some(error.clone());
-        let (broker, reason) = (self.broker.clone(), error.to_string());
-        self.ctx.link.send_replace(LinkState::Down { broker, reason });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_is_read_from_its_topic() {
-        assert_eq!(stream_of("spotter/n/cam/status", "spotter/n"), Some("cam"));
-        assert_eq!(stream_of("spotter/n/status", "spotter/n"), None);
-        assert_eq!(stream_of("spotter/nn/cam/status", "spotter/n"), None);
+        let broker = self.broker.clone();
+        let reason = match self.is_contested() {
+            true => format!("{}; {error}", self.remedy()),
+            false => error.to_string(),
+        };
+        self.side.link.send_replace(LinkState::Down { broker, reason });
     }
 }

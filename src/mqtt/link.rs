@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{
-    ConnectReturnCode, ConnectionError, LastWill, MqttOptions, QoS, TlsConfiguration, Transport,
-};
+use rumqttc::v5::mqttbytes::QoS as QoS5;
+use rumqttc::v5::mqttbytes::v5::LastWill as LastWill5;
+use rumqttc::{LastWill, MqttOptions, NetworkOptions, QoS, TlsConfiguration, Transport, v5};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -19,11 +19,18 @@ use crate::config;
 /// Where Debian, Yocto and their kin keep the certificates they trust.
 pub(crate) const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Largest message taken from a broker, bytes: our own discovery message is the longest that comes.
+const MAX_INCOMING: usize = 1 << 20;
+const MAX_OUTGOING: usize = 16 << 20;
+/// Unacknowledged publishes at a time; what brokers grant is often no more.
+pub(super) const IN_FLIGHT: u16 = 20;
+/// How long a version 5 broker is to keep our session while we are away.
+const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Why there is no connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    #[error("mqtt.broker {0:?} is not mqtt://host:port or mqtts://host:port")]
+    #[error("mqtt.broker {0:?} is not mqtt://host:port, mqtts://, ws:// or wss://host:port/path")]
     BadUrl(String),
     #[error("mqtt.broker must not hold a password: use mqtt.username and mqtt.password_file")]
     UrlWithPassword,
@@ -57,11 +64,13 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) tls: bool,
+    /// Over WebSocket, at this path.
+    pub(super) path: Option<String>,
 }
 
 impl Endpoint {
     pub(super) fn own(address: SocketAddr) -> Self {
-        Self { host: address.ip().to_string(), port: address.port(), tls: false }
+        Self { host: address.ip().to_string(), port: address.port(), tls: false, path: None }
     }
 
     pub(super) fn parse(url: &str) -> Result<Self, LinkError> {
@@ -71,12 +80,22 @@ impl Endpoint {
         }
         let bad = || LinkError::BadUrl(url.chars().take(200).collect());
         let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
-        let (tls, default_port) = match scheme {
-            "mqtt" => (false, 1883),
-            "mqtts" => (true, 8883),
+        let (tls, default_port, web) = match scheme {
+            "mqtt" => (false, 1883, false),
+            "mqtts" => (true, 8883, false),
+            "ws" => (false, 80, true),
+            "wss" => (true, 443, true),
             _ => return Err(bad()),
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (rest, path) = match rest.split_once('/') {
+            Some((rest, path)) if web => (rest, format!("/{path}")),
+            // Where brokers are by custom.
+            None if web => (rest, "/mqtt".into()),
+            _ => (rest.strip_suffix('/').unwrap_or(rest), String::new()),
+        };
+        if path.contains(['#', ' ']) {
+            return Err(bad());
+        }
         // An IPv6 address keeps its brackets: the resolver takes it so.
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad())?),
@@ -90,7 +109,7 @@ impl Endpoint {
         {
             return Err(bad());
         }
-        Ok(Self { host: host.into(), port, tls })
+        Ok(Self { host: host.into(), port, tls, path: web.then_some(path) })
     }
 }
 
@@ -100,33 +119,77 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// The client's options in the version that is spoken.
+#[derive(Debug, Clone)]
+pub(super) enum Options {
+    V4(MqttOptions),
+    V5(v5::MqttOptions),
+}
+
 /// The client's options. Files are read each time, so that a mended one is taken at the next attempt.
 pub(super) fn options(
     config: &config::Mqtt,
     endpoint: &Endpoint,
+    is_own: bool,
     client_id: &str,
     available_topic: &str,
-) -> Result<MqttOptions, LinkError> {
-    let mut options = MqttOptions::new(client_id, endpoint.host.clone(), endpoint.port);
+) -> Result<Options, LinkError> {
+    let login = match set(&config.password_file) {
+        _ if is_own || config.username.is_empty() => None,
+        Some(path) => {
+            let password = read("mqtt.password_file", path)?;
+            Some((config.username.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+        None => Some((config.username.clone(), String::new())),
+    };
+    let transport = match (&endpoint.path, endpoint.tls) {
+        (None, false) => Transport::Tcp,
+        (None, true) => Transport::tls_with_config(rustls(config)?),
+        (Some(_), false) => Transport::Ws,
+        (Some(_), true) => Transport::wss_with_config(rustls(config)?),
+    };
+    let host = match &endpoint.path {
+        Some(path) => {
+            let scheme = if endpoint.tls { "wss" } else { "ws" };
+            format!("{scheme}://{endpoint}{path}")
+        }
+        None => endpoint.host.clone(),
+    };
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    if config.version == 4 || is_own {
+        let mut options = MqttOptions::new(client_id, host, endpoint.port);
+        options.set_keep_alive(KEEP_ALIVE);
+        // What was not acknowledged is sent again in the same session.
+        options.set_clean_session(false);
+        options.set_inflight(IN_FLIGHT);
+        options.set_max_packet_size(MAX_INCOMING, MAX_OUTGOING);
+        options.set_last_will(LastWill::new(available_topic, "offline", QoS::AtLeastOnce, true));
+        options.set_transport(transport);
+        if let Some((user, password)) = login {
+            options.set_credentials(user, password);
+        }
+        return Ok(Options::V4(options));
+    }
+    let mut options = v5::MqttOptions::new(client_id, host, endpoint.port);
     options.set_keep_alive(KEEP_ALIVE);
-    options.set_clean_session(true);
-    options.set_max_packet_size(1 << 20, 16 << 20);
-    options.set_last_will(LastWill::new(available_topic, "offline", QoS::AtLeastOnce, true));
-    if config.broker.is_empty() {
-        return Ok(options);
+    options.set_clean_start(false);
+    let expiry = u32::try_from(SESSION_EXPIRY.as_secs()).unwrap_or(u32::MAX);
+    options.set_session_expiry_interval(Some(expiry));
+    options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
+    options.set_max_packet_size(u32::try_from(MAX_INCOMING).ok());
+    let will = LastWill5::new(available_topic, "offline", QoS5::AtLeastOnce, true, None);
+    options.set_last_will(will);
+    options.set_transport(transport);
+    options.set_network_options(network);
+    if let Some((user, password)) = login {
+        options.set_credentials(user, password);
     }
-    if !config.username.is_empty() {
-        let password = match set(&config.password_file) {
-            Some(path) => read("mqtt.password_file", path)?.trim_end_matches(['\r', '\n']).into(),
-            None => String::new(),
-        };
-        options.set_credentials(config.username.clone(), password);
-    }
-    if endpoint.tls {
-        let tls = TlsConfiguration::Rustls(Arc::new(tls(config)?));
-        options.set_transport(Transport::tls_with_config(tls));
-    }
-    Ok(options)
+    Ok(Options::V5(options))
+}
+
+fn rustls(config: &config::Mqtt) -> Result<TlsConfiguration, LinkError> {
+    Ok(TlsConfiguration::Rustls(Arc::new(tls(config)?)))
 }
 
 fn tls(config: &config::Mqtt) -> Result<ClientConfig, LinkError> {
@@ -178,21 +241,33 @@ fn file_error(key: &'static str, path: &Path, reason: impl ToString) -> LinkErro
     LinkError::File { key, path: path.into(), reason: reason.to_string() }
 }
 
-/// The client library's error in words that say what to do.
-pub(super) fn explain(error: &ConnectionError, endpoint: &Endpoint) -> LinkError {
+/// Why a connection ended, in words of no version.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Silent,
+    /// CONNACK with a code that speaks of the credentials, or with another one.
+    BadLogin,
+    Refused(String),
+    Tls(String),
+    Io(std::io::Error),
+    /// DISCONNECT by a version 5 broker: our client id connected elsewhere.
+    TakenOver,
+    Other(String),
+}
+
+/// What ended the connection, in words that say what to do.
+pub(super) fn explain(ended: Ended, endpoint: &Endpoint) -> LinkError {
     let broker = endpoint.to_string();
-    match error {
-        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
-            LinkError::Silent(broker)
+    match ended {
+        Ended::Silent => LinkError::Silent(broker),
+        Ended::BadLogin => LinkError::Credentials(broker),
+        Ended::Refused(reason) => LinkError::Refused { broker, reason },
+        Ended::Tls(reason) => LinkError::Tls { broker, reason },
+        Ended::TakenOver => {
+            let reason = "another client connected with this node's name".into();
+            LinkError::Broken { broker, reason }
         }
-        ConnectionError::ConnectionRefused(
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
-        ) => LinkError::Credentials(broker),
-        ConnectionError::ConnectionRefused(code) => {
-            LinkError::Refused { broker, reason: format!("{code:?}") }
-        }
-        ConnectionError::Tls(e) => LinkError::Tls { broker, reason: e.to_string() },
-        ConnectionError::Io(e) => match e.kind() {
+        Ended::Io(e) => match e.kind() {
             ErrorKind::ConnectionRefused => LinkError::NobodyThere(broker),
             ErrorKind::TimedOut => LinkError::Silent(broker),
             // rustls reports its own faults inside of these two.
@@ -205,7 +280,7 @@ pub(super) fn explain(error: &ConnectionError, endpoint: &Endpoint) -> LinkError
             | ErrorKind::UnexpectedEof => LinkError::Broken { broker, reason: e.to_string() },
             _ => LinkError::Unreachable { broker, reason: e.to_string() },
         },
-        other => LinkError::Broken { broker, reason: other.to_string() },
+        Ended::Other(reason) => LinkError::Broken { broker, reason },
     }
 }
 
@@ -221,8 +296,15 @@ mod tests {
             ("mqtts://broker.lan", "broker.lan", 8883, true),
             ("mqtt://[::1]", "[::1]", 1883, false),
             ("mqtt://[::1]:99", "[::1]", 99, false),
+            ("ws://broker:9001", "broker", 9001, false),
+            ("wss://broker/a/b", "broker", 443, true),
         ] {
-            let expected = Endpoint { host: host.into(), port, tls };
+            let path = match url.split("://").next() {
+                Some("ws") => Some("/mqtt".into()),
+                Some("wss") => Some("/a/b".into()),
+                _ => None,
+            };
+            let expected = Endpoint { host: host.into(), port, tls, path };
             assert_eq!(Endpoint::parse(url).unwrap(), expected, "{url}");
         }
         for bad in [
@@ -254,14 +336,14 @@ mod tests {
             password_file: "/nowhere/password".into(),
             ..config::Mqtt::default()
         };
-        let error = options(&config, &endpoint, "id", "t").unwrap_err().to_string();
+        let error = options(&config, &endpoint, false, "id", "t").unwrap_err().to_string();
         assert!(error.contains("mqtt.password_file") && error.contains("/nowhere/password"));
         config.username.clear();
         config.ca_file = "/nowhere/ca".into();
-        let error = options(&config, &endpoint, "id", "t").unwrap_err().to_string();
+        let error = options(&config, &endpoint, false, "id", "t").unwrap_err().to_string();
         assert!(error.contains("mqtt.ca_file"), "{error}");
         let empty = tempfile::NamedTempFile::new().unwrap();
         config.ca_file = empty.path().into();
-        assert!(options(&config, &endpoint, "id", "t").is_err());
+        assert!(options(&config, &endpoint, false, "id", "t").is_err());
     }
 }

@@ -1,17 +1,35 @@
-//! The exit to MQTT: our client to the configured broker, or to the one we bring along.
+//! The exit to MQTT: our client to the configured broker, to the one we bring along, or to both.
 //!
 //! | topic under `<base>/<node>/` | payload | retained |
 //! |---|---|---|
 //! | `available` | `online`, `offline`; `offline` is also the last will | yes |
+//! | `instance` | which run of the node this is, by which two of one name are noticed | yes |
 //! | `status` | [`wire::NodeStatus`] | yes |
 //! | `stats` | [`wire::NodeStats`], every `mqtt.stats_interval_s` | no |
+//! | `update` | `{"installed_version":..,"latest_version":..,"in_progress":false}` | yes |
+//! | `events` | [`wire::event`], QoS 1, each once and in order, see [`outbox`] | no |
 //! | `<stream>/detections` | the detections message, QoS 0 | no |
 //! | `<stream>/status` | `online` while the stream exists, a pause within the reconnect grace included; `offline` | yes |
+//! | `<stream>/<label>` | how many are in view | yes |
+//! | `<stream>/<label>/snapshot` | JPEG of the best one, cut out | yes |
+//! | `<stream>/snapshot` | JPEG, every `mqtt.camera_interval_s` | yes |
+//! | `<stream>/{detect,recordings}/state`, `.../threshold/state` | `ON`, `OFF`; a number | yes |
+//! | `<stream>/recordings/mode` | `off`, `events`, `continuous` | yes |
+//! | `<stream>/{detect,recordings,threshold}/set` | commands: `ON`, `OFF`, for recordings also a mode; a number | not obeyed if so |
+//!
+//! And `<discovery prefix>/device/<node>/config` for Home Assistant, retained. A label's characters that a topic cannot
+//! hold are `_` there. At the embedded broker it takes the right to administer to publish anything, commands too.
 
 pub mod broker;
-mod client;
-mod link;
+mod carrier; // the client library, version 4 or 5
+mod client; // one connection after the other
+mod command; // what others tell us, read
+mod homeassistant; // the discovery message
+mod link; // how a broker is reached
+pub mod outbox; // events until they are acknowledged
+mod voice; // what is retained of us
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -24,12 +42,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Guard;
 use crate::config;
+use crate::control::Control;
 use crate::health::Counter;
-use crate::media::Streams;
-use crate::wire::{Encoded, LinkState, NodeStats, NodeStatus};
+use crate::media::{StreamId, Streams};
+use crate::snapshots::Snapshots;
+use crate::track::{Counts, Event, Visit};
+use crate::wire::{Encoded, Kept, LinkState, NodeStats, NodeStatus};
+use client::Side;
+use outbox::Outbox;
 
 pub use link::LinkError;
 pub(crate) use link::SYSTEM_CERTIFICATES;
+
+/// The confirmed animals in view, by stream.
+type AllCounts = BTreeMap<StreamId, Counts>;
 
 /// All this exit needs; cheap to clone, so that a restart begins with the same ends.
 #[derive(Clone)]
@@ -39,6 +65,15 @@ pub struct Context {
     /// Judges the embedded broker's clients.
     pub guard: Arc<Guard>,
     pub detections: broadcast::Sender<Arc<Encoded>>,
+    pub events: broadcast::Sender<Arc<Event>>,
+    pub counts: watch::Receiver<BTreeMap<StreamId, Counts>>,
+    pub snapshots: Arc<Snapshots>,
+    /// What is switched, and who obeys.
+    pub control: Arc<Control>,
+    /// What is kept of a visit.
+    pub kept: Arc<dyn Fn(&Visit) -> Kept + Send + Sync>,
+    /// For the configured broker, or the embedded one where there is no other.
+    pub outbox: Arc<Outbox>,
     pub streams: Arc<Streams>,
     /// `None` until the program knows itself.
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
@@ -68,6 +103,23 @@ pub struct Counters {
     pub dropped_offline: Counter,
     /// Detections lost because the broker took them too slowly.
     pub dropped_slow: Counter,
+    /// Events that the broker acknowledged.
+    pub events_published: Counter,
+    /// Events it acknowledged with a refusal (MQTT 5): they are let go.
+    pub events_refused: Counter,
+    /// Events that the full outbox let go, the oldest first.
+    pub events_dropped: Counter,
+    /// Events that came faster than they could be taken.
+    pub events_missed: Counter,
+    /// Times the outbox could not be read or written on disk.
+    pub outbox_failures: Counter,
+    pub pictures_published: Counter,
+    /// Pictures the connection had no room for, and those over `max_packet_bytes`.
+    pub pictures_dropped: Counter,
+    pub commands: Counter,
+    /// Commands that could not be understood or obeyed, and those that came too fast.
+    pub bad_commands: Counter,
+    pub commands_dropped: Counter,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +132,17 @@ pub enum MqttError {
 
 /// Opens the embedded broker's door; `None` when there is none to open.
 pub async fn listen(config: &config::Mqtt) -> Result<Option<TcpListener>, MqttError> {
-    if !config.enabled || !config.broker.is_empty() {
+    if !config.enabled || !has_embedded(config) {
         return Ok(None);
     }
     let address = config.listen;
     let listener = TcpListener::bind(address).await;
     listener.map(Some).map_err(|source| MqttError::Listen { address, source })
+}
+
+/// Whether our own broker runs.
+pub fn has_embedded(config: &config::Mqtt) -> bool {
+    config.broker.is_empty() || config.embedded
 }
 
 /// Publishes until `shutdown`, then says goodbye. `public` is the embedded broker's door, if it has one: without it
@@ -99,8 +156,14 @@ pub async fn run(
         ctx.link.send_replace(LinkState::Disabled);
         return Ok(());
     }
-    if !ctx.config.broker.is_empty() {
-        client::run(&ctx, None, &shutdown).await;
+    let first = |own| Side {
+        own,
+        outbox: Arc::clone(&ctx.outbox),
+        counters: Arc::clone(&ctx.counters),
+        link: Arc::clone(&ctx.link),
+    };
+    if !has_embedded(&ctx.config) {
+        client::run(&ctx, &first(None), &shutdown).await;
         return Ok(());
     }
     let counters = Arc::clone(&ctx.broker_counters);
@@ -112,8 +175,29 @@ pub async fn run(
     let stop = CancellationToken::new();
     let serving = tokio::spawn(broker.run(public, stop.clone()));
     let _stop_on_drop = stop.clone().drop_guard();
-    client::run(&ctx, Some(own), &shutdown).await;
+    if ctx.config.broker.is_empty() {
+        client::run(&ctx, &first(Some(own)), &shutdown).await;
+    } else {
+        // The same to both, so that those around have it while the broker far away cannot be reached. What is told of
+        // the connection is told of that one.
+        let counters = Arc::<Counters>::default();
+        let outbox = Outbox::in_memory(limits(&ctx.config), Arc::clone(&counters));
+        let link = Arc::new(watch::Sender::new(LinkState::Disabled));
+        let beside = Side { own: Some(own), outbox, counters, link };
+        let far = first(None);
+        tokio::join!(client::run(&ctx, &far, &shutdown), client::run(&ctx, &beside, &shutdown));
+    }
     stop.cancel();
     let _ = serving.await;
     Ok(())
+}
+
+/// How much may wait for a broker.
+pub fn limits(config: &config::Mqtt) -> outbox::Limits {
+    outbox::Limits { events: config.outbox_events, bytes: config.outbox_bytes }
+}
+
+/// A label as one level of a topic.
+fn topic_part(label: &str) -> String {
+    label.chars().map(|c| if matches!(c, '/' | '+' | '#' | '\0') { '_' } else { c }).collect()
 }

@@ -39,6 +39,7 @@ use tower_service::Service;
 
 use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config::{self, Config};
+use crate::control::Control;
 use crate::health::Counter;
 use crate::live::Live;
 use crate::media::Streams;
@@ -68,6 +69,7 @@ pub struct Context {
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     pub stats: StatsReader,
     pub snapshots: Arc<Snapshots>,
+    pub control: Arc<Control>,
     pub counters: Arc<Counters>,
     /// `None`: switched off.
     pub webrtc: Option<Arc<Webrtc>>,

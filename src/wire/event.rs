@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{VERSION, confidence, json, tenth};
 use crate::detect::BBox;
-use crate::track::{Event, Visit};
+use crate::track::{Event, EventKind, Visit};
 
 /// What is kept of a visit, as those who keep it know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ struct EventV1<'a> {
     v: u32,
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The same however often and by whatever way this message comes, and no other message's.
+    message_id: String,
     node: &'a str,
     before: VisitV1<'a>,
     after: VisitV1<'a>,
@@ -76,10 +78,20 @@ pub fn event(node: &str, event: &Event, kept: Kept) -> Bytes {
     json(&EventV1 {
         v: VERSION,
         kind: event.kind.name(),
+        message_id: message_id(event),
         node,
         before: visit(&event.before, kept),
         after: visit(&event.after, kept),
     })
+}
+
+/// Names one message about a visit: its id and kind, and for updates, of which there are many, the media time.
+pub fn message_id(event: &Event) -> String {
+    let (id, kind) = (&event.after.id, event.kind.name());
+    match event.kind {
+        EventKind::Update => format!("{id}-{kind}-{}", event.after.seen.media.as_millis()),
+        EventKind::New | EventKind::End => format!("{id}-{kind}"),
+    }
 }
 
 /// The visit alone, as it stands in a list.

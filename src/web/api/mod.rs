@@ -6,6 +6,7 @@ mod node; // status and statistics
 mod pictures; // snapshot.jpg, mjpeg
 mod publish; // where to publish to
 mod recordings; // what is recorded, and any part of it
+mod settings; // what can be switched of a stream
 mod streams; // which streams there are
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ impl Modify for Token {
 pub(super) fn routes() -> Router<Arc<Door>> {
     let documented = OpenApiRouter::with_openapi(Document::openapi())
         .merge(streams::routes())
+        .merge(settings::routes())
         .merge(pictures::routes())
         .merge(publish::routes())
         .merge(events::routes())

@@ -1,0 +1,372 @@
+//! The one seam over the client library's two halves, MQTT 3.1.1 and 5: requests in, what came of them out. It decides
+//! nothing about what is sent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rumqttc::v5::mqttbytes::QoS as QoS5;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnectReturnCode as Code5, DisconnectReasonCode, Packet as Packet5, PubAckReason,
+    PublishProperties,
+};
+use rumqttc::{AsyncClient, ConnectReturnCode, EventLoop, NetworkOptions, Packet, QoS, v5};
+
+use super::link::{Ended, Options};
+
+/// Requests on their way to the connection. Ten a second and stream pass through; more only wait when it stalls.
+const QUEUE: usize = 64;
+
+/// What a subscriber is promised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Promise {
+    /// QoS 0.
+    None,
+    /// QoS 1; the last one stays at the broker.
+    Retained,
+    /// QoS 1, and [`Happened::Acknowledged`] says this number when the broker has it.
+    Numbered(u64),
+}
+
+/// The connection has no room for another request now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+/// What the connection tells.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// `resumed`: what was carried over from the last connection is sent again now.
+    Connected {
+        resumed: bool,
+    },
+    Acknowledged(u64),
+    /// The broker does not want this one, and would not the next time.
+    Refused(u64),
+    Heard(Heard),
+    /// By our DISCONNECT.
+    Closed,
+    Nothing,
+}
+
+/// A message of a topic that we subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    pub(super) retained: bool,
+}
+
+/// Which numbers stand behind the packet identifiers. The library chooses those when it writes, in the order of requests.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// QoS 1 publishes that were asked for and not yet written.
+    asked: VecDeque<Option<u64>>,
+    written: BTreeMap<u16, u64>,
+}
+
+impl Ledger {
+    fn wrote(&mut self, packet_id: u16) {
+        // QoS 0 has none.
+        if packet_id == 0 {
+            return;
+        }
+        if let Some(Some(number)) = self.asked.pop_front() {
+            self.written.insert(packet_id, number);
+        }
+    }
+
+    fn acknowledged(&mut self, packet_id: u16) -> Happened {
+        self.written.remove(&packet_id).map_or(Happened::Nothing, Happened::Acknowledged)
+    }
+
+    fn connected(&mut self, resumed: bool) -> Happened {
+        if !resumed {
+            // The library forgot them too.
+            *self = Self::default();
+        }
+        Happened::Connected { resumed }
+    }
+}
+
+#[derive(Clone)]
+enum Client {
+    V4(AsyncClient),
+    V5(v5::AsyncClient),
+}
+
+/// Where requests go in.
+#[derive(Clone)]
+pub(super) struct Sender {
+    client: Client,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+enum Driver {
+    V4(Box<EventLoop>),
+    V5(Box<v5::EventLoop>),
+}
+
+/// Drives the connection; what is unacknowledged when it breaks is in here and goes into the next one.
+pub(super) struct Connection {
+    driver: Driver,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// A client that is not connected yet.
+pub(super) fn new(options: Options) -> (Sender, Connection) {
+    let ledger = Arc::<Mutex<Ledger>>::default();
+    let (client, driver) = match options {
+        Options::V4(options) => {
+            let (client, mut driver) = AsyncClient::new(options, QUEUE);
+            let mut network = NetworkOptions::new();
+            network.set_tcp_nodelay(true);
+            driver.set_network_options(network);
+            (Client::V4(client), Driver::V4(Box::new(driver)))
+        }
+        Options::V5(options) => {
+            let (client, driver) = v5::AsyncClient::new(options, QUEUE);
+            (Client::V5(client), Driver::V5(Box::new(driver)))
+        }
+    };
+    (Sender { client, ledger: Arc::clone(&ledger) }, Connection { driver, ledger })
+}
+
+impl Sender {
+    /// Asks for a publish. `id` is the message's, which version 5 carries beside the payload.
+    pub(super) fn publish(
+        &self,
+        topic: &str,
+        promise: Promise,
+        payload: Bytes,
+        id: Option<&str>,
+    ) -> Result<(), NoRoom> {
+        let sure = promise != Promise::None;
+        let retain = promise == Promise::Retained;
+        // Held over the request, so that the entries stand in the order of the requests.
+        let mut ledger = self.ledger.lock();
+        let asked = match &self.client {
+            Client::V4(client) => {
+                let qos = if sure { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+                client.try_publish(topic, qos, retain, payload).is_ok()
+            }
+            Client::V5(client) => {
+                let qos = if sure { QoS5::AtLeastOnce } else { QoS5::AtMostOnce };
+                match id {
+                    None => client.try_publish(topic, qos, retain, payload).is_ok(),
+                    Some(id) => {
+                        let properties = PublishProperties {
+                            content_type: Some("application/json".into()),
+                            user_properties: vec![("message_id".into(), id.into())],
+                            ..PublishProperties::default()
+                        };
+                        client
+                            .try_publish_with_properties(topic, qos, retain, payload, properties)
+                            .is_ok()
+                    }
+                }
+            }
+        };
+        if !asked {
+            return Err(NoRoom);
+        }
+        match promise {
+            Promise::None => {}
+            Promise::Retained => ledger.asked.push_back(None),
+            Promise::Numbered(number) => ledger.asked.push_back(Some(number)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn subscribe(&self, topic: &str) -> Result<(), NoRoom> {
+        let asked = match &self.client {
+            Client::V4(client) => client.try_subscribe(topic, QoS::AtLeastOnce).is_ok(),
+            Client::V5(client) => client.try_subscribe(topic, QoS5::AtLeastOnce).is_ok(),
+        };
+        asked.then_some(()).ok_or(NoRoom)
+    }
+
+    pub(super) fn unsubscribe(&self, topic: &str) -> Result<(), NoRoom> {
+        let asked = match &self.client {
+            Client::V4(client) => client.try_unsubscribe(topic).is_ok(),
+            Client::V5(client) => client.try_unsubscribe(topic).is_ok(),
+        };
+        asked.then_some(()).ok_or(NoRoom)
+    }
+
+    pub(super) fn disconnect(&self) -> Result<(), NoRoom> {
+        let asked = match &self.client {
+            Client::V4(client) => client.try_disconnect().is_ok(),
+            Client::V5(client) => client.try_disconnect().is_ok(),
+        };
+        asked.then_some(()).ok_or(NoRoom)
+    }
+
+    /// Numbered messages that were asked for and not acknowledged.
+    pub(super) fn under_way(&self) -> usize {
+        let ledger = self.ledger.lock();
+        // What is being repeated is in both.
+        let repeated = |number: &&u64| ledger.written.values().any(|w| w == *number);
+        ledger.written.len() + ledger.asked.iter().flatten().filter(|n| !repeated(n)).count()
+    }
+}
+
+impl Connection {
+    /// The next thing that happens. Connects first, if it must. Not cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Happened, Ended> {
+        match &mut self.driver {
+            Driver::V4(driver) => match driver.poll().await {
+                Ok(event) => Ok(happened_v4(event, &mut self.ledger.lock())),
+                Err(error) => Err(ended_v4(error)),
+            },
+            Driver::V5(driver) => match driver.poll().await {
+                Ok(event) => Ok(happened_v5(event, &mut self.ledger.lock())),
+                Err(error) => Err(ended_v5(error)),
+            },
+        }
+    }
+
+    /// Makes ready for the next connection, with changed options. Of what was not done only numbered messages that were
+    /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers the last
+    /// of them, what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
+    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Option<u64>)>, Vec<u64>) {
+        let mut acknowledged = Vec::new();
+        let mut ledger = self.ledger.lock();
+        let mut note = |happened| {
+            if let Happened::Acknowledged(number) | Happened::Refused(number) = happened {
+                acknowledged.push(number);
+            }
+        };
+        let mut kept: Vec<u64> = Vec::new();
+        let fine = match (&mut self.driver, options) {
+            (Driver::V4(driver), Options::V4(options)) => {
+                let left: Vec<_> = driver.state.events.drain(..).collect();
+                left.into_iter().for_each(|e| note(happened_v4(e, &mut ledger)));
+                driver.clean();
+                let mut repeated: Vec<_> = driver
+                    .pending
+                    .drain(..)
+                    .filter_map(|r| match r {
+                        rumqttc::Request::Publish(mut p) => {
+                            p.dup = true;
+                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                repeated.sort_by_key(|(number, _)| *number);
+                kept.extend(repeated.iter().map(|(number, _)| *number));
+                driver.pending =
+                    repeated.into_iter().map(|(_, p)| rumqttc::Request::Publish(p)).collect();
+                driver.mqtt_options = options;
+                driver.state.collision.is_none()
+            }
+            (Driver::V5(driver), Options::V5(options)) => {
+                let left: Vec<_> = driver.state.events.drain(..).collect();
+                left.into_iter().for_each(|e| note(happened_v5(e, &mut ledger)));
+                driver.clean();
+                let mut repeated: Vec<_> = driver
+                    .pending
+                    .drain(..)
+                    .filter_map(|r| match r {
+                        v5::Request::Publish(mut p) => {
+                            p.dup = true;
+                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                repeated.sort_by_key(|(number, _)| *number);
+                kept.extend(repeated.iter().map(|(number, _)| *number));
+                driver.pending =
+                    repeated.into_iter().map(|(_, p)| v5::Request::Publish(p)).collect();
+                driver.options = options;
+                driver.state.collision.is_none()
+            }
+            _ => false,
+        };
+        ledger.written.retain(|_, number| kept.contains(number));
+        ledger.asked = kept.iter().copied().map(Some).collect();
+        drop(ledger);
+        let last = kept.last().copied();
+        (fine.then_some((self, last)), acknowledged)
+    }
+}
+
+fn happened_v4(event: rumqttc::Event, ledger: &mut Ledger) -> Happened {
+    use rumqttc::{Event, Outgoing};
+    match event {
+        Event::Incoming(Packet::ConnAck(ack)) => ledger.connected(ack.session_present),
+        Event::Incoming(Packet::PubAck(ack)) => ledger.acknowledged(ack.pkid),
+        Event::Incoming(Packet::Publish(p)) => {
+            Happened::Heard(Heard { topic: p.topic, payload: p.payload, retained: p.retain })
+        }
+        Event::Outgoing(Outgoing::Publish(packet_id)) => {
+            ledger.wrote(packet_id);
+            Happened::Nothing
+        }
+        Event::Outgoing(Outgoing::Disconnect) => Happened::Closed,
+        _ => Happened::Nothing,
+    }
+}
+
+fn happened_v5(event: v5::Event, ledger: &mut Ledger) -> Happened {
+    use rumqttc::Outgoing;
+    use v5::Event;
+    match event {
+        Event::Incoming(Packet5::ConnAck(ack)) => ledger.connected(ack.session_present),
+        Event::Incoming(Packet5::PubAck(ack)) => {
+            let fine = [PubAckReason::Success, PubAckReason::NoMatchingSubscribers];
+            match ledger.acknowledged(ack.pkid) {
+                Happened::Acknowledged(n) if !fine.contains(&ack.reason) => Happened::Refused(n),
+                happened => happened,
+            }
+        }
+        Event::Incoming(Packet5::Publish(p)) => {
+            let topic = String::from_utf8_lossy(&p.topic).into_owned();
+            Happened::Heard(Heard { topic, payload: p.payload, retained: p.retain })
+        }
+        Event::Outgoing(Outgoing::Publish(packet_id)) => {
+            ledger.wrote(packet_id);
+            Happened::Nothing
+        }
+        Event::Outgoing(Outgoing::Disconnect) => Happened::Closed,
+        _ => Happened::Nothing,
+    }
+}
+
+fn ended_v4(error: rumqttc::ConnectionError) -> Ended {
+    use rumqttc::{ConnectionError as E, StateError};
+    match error {
+        E::NetworkTimeout | E::FlushTimeout => Ended::Silent,
+        E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
+        E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
+        E::ConnectionRefused(
+            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
+        ) => Ended::BadLogin,
+        E::ConnectionRefused(code) => Ended::Refused(format!("{code:?}")),
+        E::Tls(e) => Ended::Tls(e.to_string()),
+        other => Ended::Other(other.to_string()),
+    }
+}
+
+fn ended_v5(error: v5::ConnectionError) -> Ended {
+    use v5::{ConnectionError as E, StateError};
+    let refused = |code: Code5| match code {
+        Code5::BadUserNamePassword | Code5::NotAuthorized => Ended::BadLogin,
+        code => Ended::Refused(format!("{code:?}")),
+    };
+    match error {
+        E::Timeout(_) => Ended::Silent,
+        E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
+        E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
+        E::MqttState(StateError::ConnFail { reason }) => refused(reason),
+        E::MqttState(StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        }) => Ended::TakenOver,
+        E::ConnectionRefused(code) => refused(code),
+        E::Tls(e) => Ended::Tls(e.to_string()),
+        other => Ended::Other(other.to_string()),
+    }
+}

@@ -1,0 +1,521 @@
+//! Events over MQTT with real parts: mosquitto stopped and started, spotter killed, commands, Home Assistant's words.
+//! Skips, out loud, what needs a program that is not installed.
+#![allow(clippy::unwrap_used)] // a test may end at the first surprise
+
+#[path = "support/mqtt.rs"]
+mod mqtt_support;
+#[cfg(feature = "gst")]
+#[allow(unused_imports)]
+mod support;
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use mqtt_support::*;
+use serde_json::Value;
+use spotter::control::Setting;
+use spotter::detect::BBox;
+use spotter::media::stream::Takeover;
+use spotter::media::{MediaTime, StreamId};
+use spotter::snapshots::Portrait;
+use spotter::track::{Best, Event, EventKind, Moment, Visit};
+use spotter::wire::LinkState;
+
+const BASE: &str = "spotter/spotter-test";
+
+fn cam() -> StreamId {
+    StreamId::new("cam").unwrap()
+}
+
+/// The `n`th visit's first message, `n` seconds after a moment long ago.
+fn event(n: u64) -> Arc<Event> {
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + n);
+    let at = Moment { media: MediaTime::from_millis(n as i64 * 1000), wall };
+    let bbox = BBox { x1: 1.0, y1: 2.0, x2: 3.0, y2: 4.0 };
+    let visit = Arc::new(Visit {
+        id: format!("{n:06}-abcdef").into(),
+        stream: cam(),
+        track_id: n,
+        label: "dog".into(),
+        score: 0.9,
+        top_score: 0.9,
+        start: at,
+        seen: at,
+        end: None,
+        width: 16,
+        height: 16,
+        bbox,
+        best: Best { at, seq: n, score: 0.9, bbox },
+        current_zones: vec![],
+        entered_zones: vec![],
+    });
+    Arc::new(Event { kind: EventKind::New, before: Arc::clone(&visit), after: visit })
+}
+
+fn send(node: &Node, n: u64) {
+    node.ctx.events.send(event(n)).unwrap();
+}
+
+/// The events among what a subscriber saw: number and start time.
+fn events_in(seen: &[String]) -> Vec<(u64, f64)> {
+    let of = |line: &String| {
+        let json: Value = serde_json::from_str(line.split_once("/events ")?.1).ok()?;
+        assert_eq!(json["message_id"], format!("{}-new", json["after"]["id"].as_str()?));
+        let number = json["after"]["id"].as_str()?.split('-').next()?.parse().ok()?;
+        Some((number, json["after"]["start_time"].as_f64()?))
+    };
+    seen.iter().filter_map(of).collect()
+}
+
+/// Waits until the subscriber has event `last`, and answers all it has.
+async fn until_event(sub: &mut Subscriber, last: u64) -> Vec<(u64, f64)> {
+    let until = Instant::now() + SOON;
+    loop {
+        sub.take();
+        let events = events_in(&sub.seen);
+        if events.iter().any(|(n, _)| *n == last) {
+            return events;
+        }
+        assert!(Instant::now() < until, "no event {last} among {events:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn assert_all(events: &[(u64, f64)], n: u64) {
+    let expected: Vec<_> = (0..n).map(|n| (n, (1_700_000_000 + n) as f64)).collect();
+    assert_eq!(events, expected);
+}
+
+async fn waits(node: &Node, n: usize) {
+    let until = Instant::now() + SOON;
+    while node.ctx.outbox.state().waiting != n {
+        assert!(Instant::now() < until, "{:?}", node.ctx.outbox.state());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A broker that keeps sessions, and a subscriber with one, which comes back by itself.
+fn lasting(dir: &std::path::Path) -> String {
+    format!(
+        "user root\nallow_anonymous true\npersistence true\npersistence_location {}/",
+        dir.display()
+    )
+}
+
+const LASTING: [&str; 5] = ["-c", "-i", "reader", "-V", "mqttv311"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_wait_for_a_broker_that_is_away_and_come_once_in_order_with_their_own_times() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let node = node(|c| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        })
+        .await;
+        let broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+        node.is_up().await;
+        let mut sub = Subscriber::new(port, &LASTING);
+        sub.sees(&format!("1 1 {BASE}/available online")).await;
+        (0..5).for_each(|n| send(&node, n));
+        until_event(&mut sub, 4).await;
+        waits(&node, 0).await;
+        assert_eq!(node.ctx.counters.events_published.get(), 5);
+        assert_eq!(node.ctx.outbox.state().on_disk, 0);
+
+        // mosquitto writes down who subscribed when it is ended in good order.
+        broker.terminate();
+        node.down_reason().await;
+        (5..30).for_each(|n| send(&node, n));
+        waits(&node, 25).await;
+        let _broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+        node.is_up().await;
+        assert_all(&until_event(&mut sub, 29).await, 30);
+        waits(&node, 0).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sub.take();
+        assert_all(&events_in(&sub.seen), 30);
+        assert_eq!(node.ctx.counters.events_published.get(), 30);
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_every_event_is_accounted_for_while_the_broker_comes_and_goes() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let node = node(|c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
+    let broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+    node.is_up().await;
+    let mut sub = Subscriber::new(port, &LASTING);
+    sub.sees(&format!("1 1 {BASE}/available online")).await;
+    const ALL: u64 = 500;
+    let events = node.ctx.events.clone();
+    let load = tokio::spawn(async move {
+        for n in 0..ALL {
+            events.send(event(n)).unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    broker.terminate();
+    node.down_reason().await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let _broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+    load.await.unwrap();
+    let got = until_event(&mut sub, ALL - 1).await;
+    // What was under way when the connection broke may come again, as QoS 1 says; its message_id tells.
+    let mut firsts = Vec::new();
+    for event in &got {
+        if !firsts.contains(event) {
+            firsts.push(*event);
+        }
+    }
+    assert_all(&firsts, ALL);
+    assert!(got.len() - firsts.len() <= 20, "{} came again", got.len() - firsts.len());
+    waits(&node, 0).await;
+    assert_eq!(node.ctx.counters.events_dropped.get() + node.ctx.counters.events_missed.get(), 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_outlives_the_process_and_the_oldest_makes_room() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let state = Arc::new(tempfile::tempdir().unwrap());
+    let change = |c: &mut spotter::config::Mqtt| {
+        c.broker = format!("mqtt://127.0.0.1:{port}");
+        c.outbox_events = 20;
+    };
+    let first = node_in(Arc::clone(&state), change).await;
+    first.down_reason().await;
+    (0..25).for_each(|n| send(&first, n));
+    waits(&first, 20).await;
+    assert_eq!(first.ctx.counters.events_dropped.get(), 5);
+    first.stop().await;
+
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut sub = Subscriber::new(port, &[]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let second = node_in(state, change).await;
+    second.is_up().await;
+    second.ctx.events.send(event(25)).unwrap();
+    let events = until_event(&mut sub, 25).await;
+    assert_eq!(events.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (5..=25).collect::<Vec<_>>());
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_in_the_house_serves_on_while_the_one_far_away_is_gone() {
+    if !have(CLIENTS) {
+        return;
+    }
+    let far = free_port();
+    let node = node(|c| {
+        c.broker = format!("mqtt://127.0.0.1:{far}");
+        c.embedded = true;
+    })
+    .await;
+    node.down_reason().await;
+    let mut sub = Subscriber::new(node.port, &[]);
+    sub.sees(&format!("1 1 {BASE}/available online")).await;
+    node.ctx.events.send(event(0)).unwrap();
+    until_event(&mut sub, 0).await;
+    assert_eq!(node.ctx.outbox.state().waiting, 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_pictures_and_switches_are_retained_and_commands_obeyed() {
+    if !have(CLIENTS) {
+        return;
+    }
+    let node = node(|_| {}).await;
+    node.is_up().await;
+    let _publication = node.ctx.streams.claim(&cam(), Takeover::Refused).unwrap();
+    node.ctx.control.saw([&cam()]);
+    let mut sub = Subscriber::new(node.port, &[]);
+    sub.sees(&format!("1 1 {BASE}/cam/detect/state ON")).await;
+    let mut now = std::collections::BTreeMap::new();
+    now.insert(cam(), [("dog".into(), 2)].into());
+    node.counts.send(now).unwrap();
+    sub.sees(&format!("0 1 {BASE}/cam/dog 2")).await;
+    node.counts.send_modify(|all| all.clear());
+    sub.sees(&format!("0 1 {BASE}/cam/dog 0")).await;
+    let portrait = Portrait {
+        id: "v".into(),
+        stream: cam(),
+        label: "dog".into(),
+        score: 0.9,
+        pts: MediaTime::ZERO,
+        full: Bytes::new(),
+        crop: Bytes::from_static(b"JPEG"),
+    };
+    node.ctx.snapshots.portraits.send(Arc::new(portrait)).unwrap();
+    sub.sees(&format!("0 1 {BASE}/cam/dog/snapshot JPEG")).await;
+
+    let tell = |topic: &'static str, payload: &'static str| {
+        let port = node.port;
+        async move {
+            let topic = format!("{BASE}/{topic}");
+            let args = move || publish(port, &["-t", &topic, "-m", payload, "-q", "1"]);
+            assert!(tokio::task::spawn_blocking(args).await.unwrap());
+        }
+    };
+    tell("cam/detect/set", "OFF").await;
+    sub.sees(&format!("0 1 {BASE}/cam/detect/state OFF")).await;
+    assert!(!node.ctx.control.settings().borrow().stream["cam"].detect);
+    tell("cam/recordings/set", "continuous").await;
+    sub.sees(&format!("0 1 {BASE}/cam/recordings/mode continuous")).await;
+    assert!(sub.seen.contains(&format!("0 1 {BASE}/cam/recordings/state ON")));
+    tell("cam/threshold/set", "0.65").await;
+    sub.sees(&format!("0 1 {BASE}/cam/threshold/state 0.65")).await;
+    // Nonsense changes nothing, and the state is said again for whoever shows it.
+    for (topic, payload) in [
+        ("cam/threshold/set", "hot"),
+        ("cam/detect/set", "perhaps"),
+        ("cam/recordings/set", ""),
+        ("cam/threshold/set", "7"),
+        ("nowhere/detect/set", "ON"),
+    ] {
+        sub.seen.clear();
+        tell(topic, payload).await;
+        if topic.starts_with("cam") {
+            sub.sees(&format!("0 1 {BASE}/cam/threshold/state 0.65")).await;
+        }
+    }
+    let until = Instant::now() + SOON;
+    while node.ctx.counters.bad_commands.get() != 5 {
+        assert!(Instant::now() < until, "{}", node.ctx.counters.bad_commands.get());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!node.ctx.control.of(&cam()).detect);
+
+    // Switched by somebody else, by the page say.
+    node.ctx.control.set(&cam(), Setting::Detect(true)).unwrap();
+    sub.sees(&format!("0 1 {BASE}/cam/detect/state ON")).await;
+    let mut late = Subscriber::new(node.port, &[]);
+    late.sees(&format!("1 1 {BASE}/cam/threshold/state 0.65")).await;
+    assert!(late.seen.iter().any(|l| l == &format!("1 1 {BASE}/cam/dog/snapshot JPEG")));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retained_command_is_not_obeyed_for_ever() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let args = move || {
+        let topic = format!("{BASE}/cam/detect/set");
+        (0..50).any(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            publish(port, &["-t", &topic, "-m", "OFF", "-r"])
+        })
+    };
+    assert!(tokio::task::spawn_blocking(args).await.unwrap());
+    let node = node(|c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
+    node.ctx.control.saw([&cam()]);
+    node.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    sub.sees(&format!("1 1 {BASE}/cam/detect/state ON")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(node.ctx.control.of(&cam()).detect);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn home_assistant_is_told_again_at_its_birth_and_of_streams_that_go() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let state = Arc::new(tempfile::tempdir().unwrap());
+    let first =
+        node_in(Arc::clone(&state), |c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
+    first.ctx.control.saw([&cam(), &StreamId::new("barn").unwrap()]);
+    first.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    let config = "homeassistant/device/spotter-test/config ";
+    let entities = |line: &str| -> Value {
+        let message = line.split_once("/config ").unwrap().1;
+        serde_json::from_str::<Value>(message).unwrap()["cmps"].clone()
+    };
+    let all = entities(&sub.sees(&format!("1 1 {config}")).await);
+    assert_eq!(all["cam_dog"]["p"], "binary_sensor");
+    assert!(sub.seen.contains(&format!("1 1 {BASE}/cam/dog 0")));
+    sub.seen.clear();
+    let born = ["-t", "homeassistant/status", "-m", "online"];
+    assert!(tokio::task::spawn_blocking(move || publish(port, &born)).await.unwrap());
+    assert_eq!(entities(&sub.sees(&format!("0 1 {config}")).await), all);
+
+    sub.seen.clear();
+    first.ctx.control.forget(&StreamId::new("barn").unwrap()).unwrap();
+    let going = entities(&sub.sees(&format!("0 1 {config}")).await);
+    assert_eq!(going["barn_detect"], serde_json::json!({ "p": "switch" }));
+    let gone = entities(&sub.sees(&format!("0 1 {config}")).await);
+    assert!(gone.get("barn_detect").is_none() && gone.get("cam_detect").is_some());
+    assert!(sub.seen.iter().any(|l| l == &format!("0 1 {BASE}/barn/dog ")));
+    first.stop().await;
+
+    // Forgotten while nobody ran: the next run finds out by what the broker retains.
+    std::fs::remove_file(state.path().join("overrides.json")).unwrap();
+    sub.seen.clear();
+    let second = node_in(state, |c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
+    second.is_up().await;
+    let is_going = |line: &String| {
+        line.contains(config)
+            && entities(line)["cam_dog"] == serde_json::json!({ "p": "binary_sensor" })
+    };
+    let until = Instant::now() + SOON;
+    while !sub.seen.iter().any(is_going) {
+        assert!(Instant::now() < until, "{:#?}", sub.seen);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        sub.take();
+    }
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_of_one_name_are_noticed_and_the_remedy_is_said() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let one = node(|c| c.broker.clone_from(&url)).await;
+    one.is_up().await;
+    let two = node(|c| c.broker.clone_from(&url)).await;
+    let said = |state: &LinkState| matches!(state, LinkState::Contested { reason, .. } if reason.contains("node.name"));
+    one.link(said).await;
+    tokio::join!(one.stop(), two.stop());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn version_5_and_websockets_reach_the_broker_too() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port, web) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let more = format!("allow_anonymous true\nlistener {web} 127.0.0.1\nprotocol websockets");
+    let _broker = mosquitto(dir.path(), port, &more);
+    let five = node(|c| {
+        c.broker = format!("mqtt://127.0.0.1:{port}");
+        c.version = 5;
+    })
+    .await;
+    five.is_up().await;
+    let mut sub = Subscriber::new(port, &["-V", "mqttv5", "-F", "%r %q %t %P"]);
+    sub.sees(&format!("1 1 {BASE}/available")).await;
+    five.ctx.events.send(event(0)).unwrap();
+    sub.sees(&format!("0 1 {BASE}/events message_id:000000-abcdef-new")).await;
+    five.stop().await;
+    for version in [4, 5] {
+        let over = node(|c| {
+            c.broker = format!("ws://127.0.0.1:{web}/mqtt");
+            c.version = version;
+        })
+        .await;
+        over.is_up().await;
+        over.ctx.events.send(event(1)).unwrap();
+        waits(&over, 0).await;
+        over.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_refuses_or_hangs_up_is_named() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    // CONNACK "server unavailable", and one that closes without a word.
+    for (version, answer, said) in [
+        (4, &[0x20, 2, 0, 3][..], "refused the connection"),
+        (5, &[0x20, 3, 0, 0x88, 0], "refused the connection"),
+        (4, &[0x20, 2, 0, 5], "refused the credentials"),
+        (5, &[0x20, 3, 0, 0x87, 0], "refused the credentials"),
+        (4, &[], "broke"),
+        (5, &[], "broke"),
+    ] {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = node(|c| {
+            c.broker = format!("mqtt://{address}");
+            c.version = version;
+        })
+        .await;
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
+        socket.write_all(answer).await.unwrap();
+        drop(socket);
+        let reason = node.down_reason().await;
+        assert!(reason.contains(said), "{version}: {reason}");
+        node.stop().await;
+    }
+}
+
+#[cfg(feature = "gst")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_a_time_without_a_broker_survive_the_kill_of_spotter() {
+    if !have(BROKER) || !have(&["ffmpeg", "curl"]) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let extra = format!(
+        "mqtt.broker = \"mqtt://127.0.0.1:{port}\"\nmqtt.embedded = true\n\
+         decode.backend = \"fake\"\ndetect.backend = \"fake\"\n"
+    );
+    let service = support::Service::start(&extra);
+    let began = SystemTime::now();
+    let mut publisher = Command::new("ffmpeg");
+    publisher
+        .args(["-nostdin", "-v", "error", "-re", "-f", "lavfi", "-i", "testsrc=size=64x64:rate=10"])
+        .args(["-t", "60", "-c:v", "libx264", "-preset", "ultrafast", "-g", "10", "-f", "flv"])
+        .arg(service.url("cam"));
+    let publisher = support::Reaped::start(&mut publisher);
+    let stats = || {
+        let url = format!("http://127.0.0.1:{}/api/v1/stats", service.web);
+        let out = Command::new("curl").args(["-s", &url]).output().unwrap().stdout;
+        serde_json::from_slice::<Value>(&out).unwrap_or_default()
+    };
+    let until = Instant::now() + Duration::from_secs(40);
+    while stats()["counters"]["outbox"]["on_disk"].as_u64().unwrap_or(0) == 0 {
+        assert!(Instant::now() < until, "{}\n{}", stats()["counters"], service.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    support::signal(service.process.0.id(), "KILL");
+    drop(publisher);
+    let killed = SystemTime::now();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut sub = Subscriber::new(port, &[]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let again = support::Reaped::start(
+        support::spotter().args(["run", "--log", "warn", "--config"]).arg(&service.config),
+    );
+    let line = sub.sees("0 1 spotter/test/events ").await;
+    let told: Value = serde_json::from_str(line.split_once("/events ").unwrap().1).unwrap();
+    assert_eq!(told["type"], "new");
+    let unix = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let start = told["after"]["start_time"].as_f64().unwrap();
+    assert!(start >= unix(began) && start <= unix(killed), "{start}");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    sub.take();
+    let same = sub.seen.iter().filter(|l| l.contains(told["message_id"].as_str().unwrap()));
+    assert_eq!(same.count(), 1);
+    drop(again);
+}

@@ -1,0 +1,291 @@
+//! A node's exit to MQTT without the rest of it, mosquitto's programs around it.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use spotter::auth::Guard;
+use spotter::config;
+use spotter::control::Control;
+use spotter::detect::{BBox, Detection, Detections, Timings};
+use spotter::media::stream::StreamLimits;
+use spotter::media::{MediaTime, StreamId, Streams};
+use spotter::mqtt::{self, outbox::Outbox};
+use spotter::snapshots::Snapshots;
+use spotter::track::Counts;
+use spotter::wire::{
+    Addresses, Capacity, ConfigState, Encoded, Kept, LinkState, Load, NodeStats, NodeStatus,
+    Storage, StorageState,
+};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+#[path = "skip.rs"]
+mod skip;
+
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Whether `programs` are there; says so when not.
+pub fn have(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|p| {
+            let dirs = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+            !dirs.split(':').any(|d| Path::new(d).join(p).exists())
+        })
+        .collect();
+    if !missing.is_empty() {
+        skip::skip(&format!("{missing:?} not installed; run ./setup.sh --test"));
+    }
+    missing.is_empty()
+}
+
+/// One node's exit to MQTT, running.
+pub struct Node {
+    pub dir: Arc<tempfile::TempDir>,
+    pub ctx: mqtt::Context,
+    pub counts: watch::Sender<BTreeMap<StreamId, Counts>>,
+    pub shutdown: CancellationToken,
+    pub task: JoinHandle<Result<(), mqtt::MqttError>>,
+    /// The embedded broker's door.
+    pub port: u16,
+}
+
+pub async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
+    node_in(Arc::new(tempfile::tempdir().unwrap()), change).await
+}
+
+/// A node that has `dir` as its state directory, as an earlier one had.
+pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut config::Mqtt)) -> Node {
+    let (guard, _) = Guard::open(dir.path(), &config::Auth::default()).unwrap();
+    let mut config = config::Mqtt {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        stats_interval_s: 1,
+        ..config::Mqtt::default()
+    };
+    change(&mut config);
+    let limits =
+        StreamLimits { max_streams: 4, gop_budget_bytes: 1000, grace: Duration::from_secs(30) };
+    let status = NodeStatus {
+        version: "0.1.0".into(),
+        board: "test".into(),
+        decoders: vec![],
+        detector: None,
+        detector_error: None,
+        relays: vec![],
+        addresses: Addresses::default(),
+        mqtt: LinkState::Disabled,
+        capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
+        storage: Storage {
+            state: StorageState::Off,
+            message: None,
+            free_bytes: 0,
+            used_bytes: 0,
+            written_today_bytes: 0,
+        },
+        config: ConfigState { file: String::new(), error: None },
+    };
+    let stats = || NodeStats {
+        uptime_s: 1,
+        load: Load::default(),
+        streams: vec![],
+        counters: Default::default(),
+    };
+    let counters = Arc::<mqtt::Counters>::default();
+    let outbox = match config.broker.is_empty() {
+        true => Outbox::in_memory(mqtt::limits(&config), Arc::clone(&counters)),
+        false => {
+            let file = dir.path().join("outbox.db");
+            Outbox::open(&file, mqtt::limits(&config), Arc::clone(&counters))
+        }
+    };
+    let mut settings = config::Config::default();
+    settings.detect.animals = vec!["cat".into(), "dog".into()];
+    let counts = watch::Sender::default();
+    let ctx = mqtt::Context {
+        node: "spotter-test".into(),
+        config,
+        guard: Arc::new(guard),
+        detections: broadcast::channel(16).0,
+        events: broadcast::channel(256).0,
+        counts: counts.subscribe(),
+        snapshots: Snapshots::start().unwrap(),
+        control: Control::open(dir.path(), settings),
+        kept: Arc::new(|_| Kept::default()),
+        outbox,
+        streams: Streams::new(limits),
+        status: watch::channel(Some(Arc::new(status))).1,
+        stats: Arc::new(stats),
+        counters,
+        broker_counters: Arc::default(),
+        link: Arc::new(watch::channel(LinkState::Disabled).0),
+    };
+    let shutdown = CancellationToken::new();
+    let public = mqtt::listen(&ctx.config).await.unwrap();
+    let port = public.as_ref().map_or(0, |l| l.local_addr().unwrap().port());
+    let task = tokio::spawn(mqtt::run(ctx.clone(), public.map(Arc::new), shutdown.clone()));
+    Node { dir, ctx, counts, shutdown, task, port }
+}
+
+impl Node {
+    pub async fn is_up(&self) {
+        self.link(|state| matches!(state, LinkState::Up { .. })).await;
+    }
+
+    pub async fn link(&self, wanted: impl FnMut(&LinkState) -> bool) -> LinkState {
+        let mut link = self.ctx.link.subscribe();
+        let state = timeout(SOON, link.wait_for(wanted)).await;
+        state.unwrap_or_else(|_| panic!("link is {:?}", self.ctx.link.borrow())).unwrap().clone()
+    }
+
+    pub async fn down_reason(&self) -> String {
+        match self.link(|state| matches!(state, LinkState::Down { .. })).await {
+            LinkState::Down { reason, .. } => reason,
+            _ => unreachable!(),
+        }
+    }
+
+    pub fn detect(&self, seq: u64) {
+        self.detect_many(seq, 1);
+    }
+
+    pub fn detect_many(&self, seq: u64, n: usize) {
+        let dog = Detection {
+            class_id: 16,
+            label: "dog".into(),
+            confidence: 0.9,
+            bbox: BBox { x1: 1.0, y1: 2.0, x2: 3.0, y2: 4.0 },
+            track_id: None,
+        };
+        let found = Detections {
+            stream: StreamId::new("cam").unwrap(),
+            seq,
+            pts: MediaTime::ZERO,
+            captured: SystemTime::now(),
+            width: 16,
+            height: 16,
+            model: "m".into(),
+            timings: Timings::default(),
+            items: vec![dog; n].into(),
+        };
+        let message = Encoded::new(Arc::clone(&self.ctx.node), Arc::new(found));
+        self.ctx.detections.send(message).unwrap();
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(SOON, self.task).await.expect("stops in time").unwrap().unwrap();
+    }
+}
+
+/// A program that is ended with its owner.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Ends it in good order and waits for that.
+    pub fn terminate(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// mosquitto_sub, printing `retained qos topic payload`.
+pub struct Subscriber {
+    _child: Running,
+    pub lines: Receiver<String>,
+    pub seen: Vec<String>,
+}
+
+impl Subscriber {
+    pub fn new(port: u16, more: &[&str]) -> Self {
+        let mut child = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-t", "#"])
+            .args(["-F", "%r %q %t %p"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (tx, lines) = sync_channel(1000);
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if tx.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { _child: Running(child), lines, seen: Vec::new() }
+    }
+
+    /// Puts what came into `seen`.
+    pub fn take(&mut self) {
+        self.seen.extend(self.lines.try_iter());
+    }
+
+    /// Waits for a line that begins so; what came before it stays in `seen`.
+    pub async fn sees(&mut self, start: &str) -> String {
+        let until = Instant::now() + SOON;
+        loop {
+            while let Ok(line) = self.lines.try_recv() {
+                self.seen.push(line.clone());
+                if line.starts_with(start) {
+                    return line;
+                }
+            }
+            assert!(Instant::now() < until, "no {start:?} among {:#?}", self.seen);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub fn publish(port: u16, args: &[&str]) -> bool {
+    let status = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(args)
+        .stderr(Stdio::null())
+        .status();
+    status.unwrap().success()
+}
+
+pub async fn published(port: u16, args: &'static [&'static str]) -> bool {
+    tokio::task::spawn_blocking(move || publish(port, args)).await.unwrap()
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// mosquitto as somebody else's broker.
+pub fn mosquitto(dir: &Path, port: u16, more: &str) -> Running {
+    let conf = dir.join("mosquitto.conf");
+    std::fs::write(&conf, format!("listener {port} 127.0.0.1\n{more}\n")).unwrap();
+    let program = ["/usr/sbin/mosquitto", "mosquitto"]
+        .into_iter()
+        .find(|p| Path::new(p).exists() || !p.starts_with('/'));
+    let child = Command::new(program.unwrap())
+        .arg("-c")
+        .arg(&conf)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Running(child.unwrap())
+}
+
+pub const CLIENTS: &[&str] = &["mosquitto_sub", "mosquitto_pub"];
+pub const BROKER: &[&str] = &["mosquitto", "mosquitto_sub", "mosquitto_pub"];
