@@ -20,7 +20,8 @@ use spotter::media::stream::{StreamLimits, Takeover};
 use spotter::media::{MediaTime, StreamId, Streams};
 use spotter::mqtt;
 use spotter::wire::{
-    Addresses, Capacity, ConfigState, Encoded, LinkState, Load, NodeStats, NodeStatus,
+    Addresses, Capacity, ConfigState, Encoded, LinkState, Load, NodeStats, NodeStatus, Storage,
+    StorageState,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, watch};
@@ -76,6 +77,13 @@ async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
         addresses: Addresses::default(),
         mqtt: LinkState::Disabled,
         capacity: Capacity { max_streams: 4, streams: 0, detections_per_s: None },
+        storage: Storage {
+            state: StorageState::Off,
+            message: None,
+            free_bytes: 0,
+            used_bytes: 0,
+            written_today_bytes: 0,
+        },
         config: ConfigState { file: String::new(), error: None },
     };
     let stats = || NodeStats {
