@@ -43,9 +43,16 @@ fn get(service: &Service, path: &str) -> (u16, Vec<u8>) {
 }
 
 fn json(service: &Service, path: &str) -> Value {
-    let (status, body) = get(service, path);
-    assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
-    serde_json::from_slice(&body).unwrap()
+    for _ in 0..50 {
+        let (status, body) = get(service, path);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        if body["error"]["code"] != "starting" {
+            assert_eq!(status, 200, "{path}: {body}");
+            return body;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("{path} is never ready\n{}", service.log());
 }
 
 fn publish(service: &Service, stream: &str) -> Reaped {

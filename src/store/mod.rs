@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use parking_lot::Mutex;
@@ -106,6 +106,7 @@ pub(crate) struct Shared {
     /// What is being written, by its id: the index learns of it when it is finished.
     growing: Mutex<BTreeMap<i64, Segment>>,
     queued_bytes: AtomicUsize,
+    written_today: AtomicU64,
     recent: Mutex<Recent>,
 }
 
@@ -137,6 +138,7 @@ impl Store {
             readable: AtomicBool::new(false),
             growing: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
+            written_today: AtomicU64::new(0),
             recent: Mutex::default(),
         });
         let (queue, works) = sync_channel(QUEUE);
@@ -153,7 +155,7 @@ impl Store {
     /// The counters, with the storage's figures of the moment.
     pub fn counters(&self) -> serde_json::Value {
         let mut all = serde_json::to_value(&self.shared.counters).unwrap_or_default();
-        all["written_today_bytes"] = self.shared.state.borrow().written_today_bytes.into();
+        all["written_today_bytes"] = self.shared.written_today.load(Ordering::Relaxed).into();
         all
     }
 

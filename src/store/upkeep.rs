@@ -233,8 +233,7 @@ impl Disk {
             self.upkeep.free_bytes = self.free_bytes();
             let Some(db) = &self.db else { return Ok(()) };
             let entries = segments::oldest(db, ENTRIES, self.margin_us())?;
-            let growing: u64 = self.files.iter().flat_map(Files::open).map(|s| s.bytes).sum();
-            let used_bytes = self.upkeep.used_bytes + growing;
+            let used_bytes = self.used_bytes();
             let disk = retention::Disk { used_bytes, free_bytes: self.upkeep.free_bytes };
             let gone = retention::plan(entries, limits, micros(SystemTime::now()), disk);
             if gone.is_empty() {
@@ -278,6 +277,12 @@ impl Disk {
     pub(super) fn margin_us(&self) -> i64 {
         let record = &self.settings.borrow().record;
         (record.before_s.max(record.after_s) * 1e6) as i64
+    }
+
+    /// With what is being written.
+    fn used_bytes(&self) -> u64 {
+        let growing: u64 = self.files.iter().flat_map(Files::open).map(|s| s.bytes).sum();
+        self.upkeep.used_bytes + growing
     }
 
     fn free_bytes(&self) -> u64 {
@@ -327,6 +332,7 @@ impl Disk {
             self.upkeep.written = (today, 0);
         }
         self.upkeep.written.1 += bytes;
+        self.shared.written_today.store(self.upkeep.written.1, Ordering::Relaxed);
     }
 
     /// Tells how things stand: at once when that changed, figures alone once a minute.
@@ -335,7 +341,7 @@ impl Disk {
             state,
             message,
             free_bytes: self.upkeep.free_bytes,
-            used_bytes: self.upkeep.used_bytes,
+            used_bytes: self.used_bytes(),
             written_today_bytes: self.upkeep.written.1,
         };
         let late = self.upkeep.told.is_none_or(|at| at.elapsed() >= TELL_EVERY);

@@ -26,11 +26,11 @@ use crate::wire;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(one, delete))
-        .routes(routes!(protect))
-        .routes(routes!(snapshot))
-        .routes(routes!(clip))
+        .routes(routes!(list_events))
+        .routes(routes!(event, delete_event))
+        .routes(routes!(protect_event))
+        .routes(routes!(event_snapshot))
+        .routes(routes!(event_clip))
 }
 
 const DEFAULT_LIMIT: usize = 50;
@@ -123,7 +123,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfEvent {
     (status = 200, description = "The visits", body = EventList),
     (status = "4XX", description = "Refused", body = ErrorBody),
     (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn list(
+async fn list_events(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     Asked(asked): Asked<ListQuery>,
@@ -162,7 +162,7 @@ async fn list(
         (status = 200, description = "The visit", body = EventView),
         (status = "4XX", description = "Refused, or no such visit", body = ErrorBody),
         (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn one(
+async fn event(
     State(door): State<Arc<Door>>,
     OfEvent(id): OfEvent,
     visitor: Visitor,
@@ -177,7 +177,7 @@ async fn one(
         (status = 204, description = "It is gone"),
         (status = "4XX", description = "Refused, no such visit, or it is not over", body = ErrorBody),
         (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn delete(
+async fn delete_event(
     State(door): State<Arc<Door>>,
     OfEvent(id): OfEvent,
     visitor: Visitor,
@@ -206,7 +206,7 @@ struct Protection {
         (status = 200, description = "As it is now", body = Protection),
         (status = "4XX", description = "Refused, or no such visit", body = ErrorBody),
         (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn protect(
+async fn protect_event(
     State(door): State<Arc<Door>>,
     OfEvent(id): OfEvent,
     visitor: Visitor,
@@ -238,7 +238,7 @@ struct PictureQuery {
         (status = 200, description = "JPEG", body = Vec<u8>, content_type = "image/jpeg"),
         (status = "4XX", description = "Refused, or no such visit or picture", body = ErrorBody),
         (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn snapshot(
+async fn event_snapshot(
     State(door): State<Arc<Door>>,
     OfEvent(id): OfEvent,
     visitor: Visitor,
@@ -270,7 +270,7 @@ async fn snapshot(
         (status = 206, description = "The part that `Range` asked for", body = Vec<u8>, content_type = "video/mp4"),
         (status = "4XX", description = "Refused, no such visit, or nothing recorded of it", body = ErrorBody),
         (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn clip(
+async fn event_clip(
     State(door): State<Arc<Door>>,
     OfEvent(id): OfEvent,
     visitor: Visitor,

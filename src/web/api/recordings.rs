@@ -22,7 +22,7 @@ use crate::web::file;
 use crate::web::visitor::Visitor;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(range))
+    OpenApiRouter::new().routes(routes!(list_recordings)).routes(routes!(recording))
 }
 
 const DEFAULT_LIMIT: usize = 1000;
@@ -106,7 +106,7 @@ impl From<Segment> for RecordingView {
     (status = 200, description = "The recorded files", body = RecordingList),
     (status = "4XX", description = "Refused", body = ErrorBody),
     (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn list(
+async fn list_recordings(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     Asked(asked): Asked<ListQuery>,
@@ -140,7 +140,7 @@ struct RangeQuery {
         (status = 206, description = "The part that `Range` asked for", body = Vec<u8>, content_type = "video/mp4"),
         (status = "4XX", description = "Refused, or nothing recorded then", body = ErrorBody),
         (status = 503, description = "There is no database now", body = ErrorBody)))]
-async fn range(
+async fn recording(
     State(door): State<Arc<Door>>,
     name: Result<Path<String>, axum::extract::rejection::PathRejection>,
     visitor: Visitor,
