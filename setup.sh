@@ -146,18 +146,20 @@ test_packages() {
     done
 }
 
-# promtool alone, out of Debian's package: installing that would start a server.
+# promtool alone, unpacked: installing Debian 12's package would start a server.
 promtool() {
     [[ ! -x runtime/bin/promtool ]] || return 0
-    local temp
+    local temp package=promtool
     temp=$(mktemp -d)
-    say "unpacking promtool from Debian's package prometheus"
     if ! apt-cache show prometheus >/dev/null 2>&1; then
         need_root "(after: apt-get update)"
         step "check the network and the files in /etc/apt/sources.list.d" as_root apt-get update
     fi
-    (cd "$temp" && step "run as root: apt-get update" apt-get download prometheus)
-    step "remove runtime/bin and try again" dpkg-deb --extract "$temp"/prometheus_*.deb "$temp/root"
+    # Debian 13 has it in a package of its own.
+    apt-cache show $package >/dev/null 2>&1 || package=prometheus
+    say "unpacking promtool from Debian's package $package"
+    (cd "$temp" && step "run as root: apt-get update" apt-get download $package)
+    step "remove runtime/bin and try again" dpkg-deb --extract "$temp"/${package}_*.deb "$temp/root"
     mkdir -p runtime/bin
     mv "$temp/root/usr/bin/promtool" runtime/bin/promtool
     rm -rf "$temp"
