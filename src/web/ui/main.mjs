@@ -69,7 +69,6 @@ function wantToken(error) {
 function open() {
   connection('connected', 'Connected');
   visits.start();
-  if (chosen) switches.of(chosen.name);
   for (const view of views.values()) view.forget();
 }
 
@@ -186,7 +185,9 @@ const KEYS = { m: 'sound', b: 'boxes', s: 'snapshot', f: 'full', p: 'panel', '?'
 
 /** @param {KeyboardEvent} event */
 function key(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select, #visit')) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select')) return;
+  // An open visit has keys of its own.
+  if (part('visit').open) return;
   // Space on a button presses it.
   if (event.key === ' ' && event.target.closest('button, a')) return;
   const action = KEYS[event.key.toLowerCase()];

@@ -6,6 +6,8 @@ const SVG = 'http://www.w3.org/2000/svg';
 const LANE_PX = 10;
 /** A click this near, in pixels, means a bar. */
 const NEAR_PX = 14;
+/** Times on the axis are at least so far apart, in pixels. */
+const WORD_PX = 84;
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 
 export class Strip {
@@ -25,7 +27,7 @@ export class Strip {
     const strip = span(visits, now);
     const focused = this.place.contains(document.activeElement) ? document.activeElement.dataset.id : null;
     const rows = streams.map((name) => this.#row(name, visits.filter((v) => v.camera === name), strip, now));
-    this.place.replaceChildren(...rows.flat(), axis(strip));
+    this.place.replaceChildren(...rows.flat(), axis(strip, this.place.clientWidth));
     // Drawn anew under somebody's fingers.
     if (focused) this.place.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -88,10 +90,14 @@ function make(name, attributes) {
   return element;
 }
 
-function axis(strip) {
+/** @param {import('./times.mjs').Span} strip @param {number} width px */
+function axis(strip, width) {
   const svg = make('svg', { class: 'axis', height: 16, 'aria-hidden': 'true' });
+  let last = -Infinity;
   for (const at of marks(strip, offset(strip.to))) {
     const part = (at - strip.from) / (strip.to - strip.from);
+    if ((part - last) * width < WORD_PX) continue;
+    last = part;
     // A word at the very edge would be cut off.
     const anchor = part > 0.94 ? 'end' : part < 0.06 ? 'start' : 'middle';
     svg.append(Object.assign(make('text', { x: percent(part), y: 12, 'text-anchor': anchor }), { textContent: clock.format(at * 1000) }));

@@ -3,6 +3,9 @@
 import { ask, ofStream } from './api.mjs';
 import * as visit from './visit.mjs';
 
+/** How often is looked whether somebody else switched. */
+const LOOK_MS = 5000;
+
 const part = (id) => document.getElementById(id);
 
 let stream;
@@ -12,9 +15,13 @@ let may;
 part('detect').addEventListener('change', () => put({ detect: part('detect').checked }));
 part('recordings').addEventListener('change', () => put({ recordings: part('recordings').value }));
 
+// Home Assistant has the same switches.
+setInterval(() => { if (stream && !document.hidden) of(stream); }, LOOK_MS);
+
 /** Another visitor, maybe. */
 export function forget() {
   may = undefined;
+  stream = undefined;
   allow(false);
 }
 

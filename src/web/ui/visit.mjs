@@ -43,6 +43,7 @@ export function begin(whole) {
   for (const [name, act] of Object.entries(acts)) action(name).addEventListener('click', act);
   dialog.addEventListener('keydown', key);
   dialog.addEventListener('close', release);
+  field('clip').addEventListener('error', unplayable);
   // A click beside the dialog.
   dialog.addEventListener('click', (event) => { if (event.target === dialog) close(); });
 }
@@ -66,7 +67,8 @@ export function show(visit) {
 /** There is news of a visit; one that is shown goes on playing. @param {object} visit */
 export function refresh(visit) {
   if (visit.id !== shown?.id) return;
-  const other = visit.has_clip !== shown.has_clip;
+  const failed = Boolean(field('clip').error);
+  const other = visit.has_clip !== shown.has_clip || (failed && visit.end_time !== shown.end_time);
   shown = visit;
   details();
   if (other) media();
@@ -81,7 +83,7 @@ function details() {
   const there = v.end_time === null;
   const texts = {
     label: v.label,
-    began: exact.format(v.start_time * 1000) + (v.time_synced ? '' : ' (by a clock that was not set)'),
+    began: exact.format(v.start_time * 1000) + (v.time_synced ? '' : ' (clock not set)'),
     lasted: there ? `${lasted(v, Date.now() / 1000)}, still there` : lasted(v),
     score: `${Math.round(v.top_score * 100)}%`,
     stream: v.camera,
@@ -97,8 +99,9 @@ function details() {
   link('clip-link', v.clip_url, 'mp4');
   action('keep').setAttribute('aria-pressed', String(v.protected));
   action('keep').textContent = v.protected ? 'Kept' : 'Keep';
-  action('newer').disabled = !list.next(v.id, 1);
-  action('older').disabled = !list.next(v.id, -1);
+  // Not `disabled`: that would take the focus, and with it the keys, out of the dialog.
+  action('newer').setAttribute('aria-disabled', String(!list.next(v.id, 1)));
+  action('older').setAttribute('aria-disabled', String(!list.next(v.id, -1)));
 }
 
 function link(name, path, ending) {
@@ -112,10 +115,19 @@ function media() {
   const video = field('clip');
   video.hidden = !shown.has_clip;
   field('no-clip').hidden = shown.has_clip;
+  field('no-clip').textContent = 'No clip of this visit is kept.';
   if (!shown.has_clip) return;
   video.muted = true;
   video.autoplay = !calm.matches;
   video.src = address(shown.clip_url);
+}
+
+function unplayable() {
+  const video = field('clip');
+  if (!shown || !video.error) return;
+  video.hidden = true;
+  field('no-clip').hidden = false;
+  field('no-clip').textContent = shown.end_time === null ? 'The clip is not there yet.' : 'This browser cannot play the clip; save it to see it.';
 }
 
 function release() {

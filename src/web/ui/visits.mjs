@@ -48,6 +48,7 @@ export function stop() {
   clearTimeout(timer);
   all.clear();
   cards.clear();
+  cursor = null;
   visit.close();
   draw();
 }
@@ -107,6 +108,7 @@ async function day() {
   let next = null;
   for (let pages = 0; pages < DAY_PAGES; pages += 1) {
     const page = await ask({ limit: 500, after: now() - DAY_S, cursor: next });
+    if (!running) return;
     keep(page.events);
     next = page.next;
     if (!next) break;
@@ -116,6 +118,7 @@ async function day() {
 
 async function news() {
   const page = await ask({ limit: NEWEST });
+  if (!running) return;
   const fresh = new Set(page.events.map(({ id }) => id));
   const overlap = page.events.some(({ id }) => all.has(id));
   const from = page.next ? page.events.at(-1).start_time : -Infinity;
@@ -125,13 +128,13 @@ async function news() {
   if (!overlap && page.next) await day();
 }
 
-/** Those of the list, newest first. */
-function listed() {
+/** Those that the filter lets through, newest first. */
+function filtered() {
   const { label, stream } = wanted();
-  return [...all.values()]
-    .filter((v) => v.start_time >= horizon && (!label || v.label === label) && (!stream || v.camera === stream))
-    .sort(newestFirst);
+  return [...all.values()].filter((v) => (!label || v.label === label) && (!stream || v.camera === stream)).sort(newestFirst);
 }
+
+const listed = () => filtered().filter((v) => v.start_time >= horizon);
 
 function draw() {
   const everything = [...all.values()];
@@ -141,7 +144,7 @@ function draw() {
   part('visits').dataset.some = String(everything.length > 0);
   part('no-visits').hidden = everything.length > 0;
   part('older').hidden = cursor === null;
-  strip.draw(everything.filter((v) => v.start_time > at - DAY_S && (!wanted().label || v.label === wanted().label)), at);
+  strip.draw(filtered().filter((v) => v.start_time > at - DAY_S), at);
   const streams = new Set(everything.map((v) => v.camera)).size;
   const shown = listed();
   const elements = shown.map((v) => card(v, streams > 1, at));
@@ -197,10 +200,9 @@ function show(id) {
   if (all.has(id)) visit.show(all.get(id));
 }
 
-/** The visit before (older, -1) or after (newer, +1) another in the list, else in all. @param {string} id @param {number} way */
+/** The visit before (older, -1) or after (newer, +1) another. @param {string} id @param {number} way */
 function neighbour(id, way) {
-  const near = listed();
-  const row = near.some((v) => v.id === id) ? near : [...all.values()].sort(newestFirst);
+  const row = filtered();
   const at = row.findIndex((v) => v.id === id);
-  return at < 0 ? row[0] : row[at - way];
+  return at < 0 ? undefined : row[at - way];
 }
