@@ -176,6 +176,7 @@ function card(v, withStream, at) {
   image.hidden = !v.crop_url;
   // While the visit lasts a better picture may come.
   if (v.crop_url) visit.picture(image, address(v.crop_url, { of: v.snapshot.frame_time }));
+  set('none', v.crop_url ? '' : v.end_time === null ? 'no picture yet' : 'no picture');
   set('visit-label', v.label);
   set('visit-score', `${Math.round(v.top_score * 100)}%`);
   set('visit-when', visit.when(v));
