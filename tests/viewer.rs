@@ -20,7 +20,7 @@ const PHOTO_MS: i64 = 5000;
 const ROUND_MS: i64 = clip::PHOTOS.len() as i64 * PHOTO_MS;
 /// Each round of ffmpeg's loop is a little longer than the pictures, as the sound is; and a busy browser leaves frames out.
 const DRIFT_MS: i64 = 600;
-const KEPT: [&str; 4] = ["viewer", "viewer-light", "viewer-phone", "no-stream"];
+const KEPT: [&str; 5] = ["viewer", "viewer-light", "viewer-phone", "no-stream", "visits"];
 
 fn absent() -> Option<String> {
     if emulated() {

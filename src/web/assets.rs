@@ -33,6 +33,7 @@ const FILES: &[File] = &[
     part!(SCRIPT, "choose.mjs"),
     part!(SCRIPT, "events.mjs"),
     part!(SCRIPT, "hls.mjs"),
+    part!(SCRIPT, "labels.mjs"),
     part!(SCRIPT, "main.mjs"),
     part!(SCRIPT, "mse.mjs"),
     part!(SCRIPT, "overlay.mjs"),
@@ -42,8 +43,13 @@ const FILES: &[File] = &[
     part!(SCRIPT, "plot.mjs"),
     part!(SCRIPT, "publish.mjs"),
     part!(SCRIPT, "retry.mjs"),
+    part!(SCRIPT, "strip.mjs"),
+    part!(SCRIPT, "switches.mjs"),
+    part!(SCRIPT, "times.mjs"),
     part!(SCRIPT, "unfit.mjs"),
     part!(SCRIPT, "view.mjs"),
+    part!(SCRIPT, "visit.mjs"),
+    part!(SCRIPT, "visits.mjs"),
     part!(SCRIPT, "whep.mjs"),
 ];
 

@@ -3,6 +3,7 @@
  * publishes to it.
  *
  *     node run.mjs URL OUTDIR empty            nothing is published
+ *     node run.mjs URL OUTDIR visits           only the visits, of a stream that is being published
  *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
  *
  * Screenshots, and the boxes that were drawn, are left in OUTDIR. Ends with 0 when everything was as it should be.
@@ -15,6 +16,7 @@ import { iou } from '../../src/web/ui/boxes.mjs';
 
 const [, , url, out, part, token] = process.argv;
 const WIDE = { width: 1280, height: 800 };
+const VISITS = { width: 1000, height: 720 };
 const PHONE = { width: 360, height: 740 };
 /** Nothing here is about speed: a busy machine may take its time. */
 const PATIENCE = { timeout: 60_000 };
@@ -268,10 +270,93 @@ async function pictures() {
   await close(page);
 }
 
+/** What was there is listed; one visit is opened, plays, is kept and gone through by keys, and another is deleted. */
+async function visits() {
+  const page = await open('/?transport=mjpeg');
+  const over = page.locator('.visit:not(.there)').filter({ has: page.locator('img:not([hidden])') });
+  await over.first().waitFor(PATIENCE);
+  const id = await over.first().getAttribute('data-id');
+  const card = page.locator(`.visit[data-id="${id}"]`);
+  await card.scrollIntoViewIfNeeded();
+  const loaded = (selector) => page.waitForFunction((s) => document.querySelector(s)?.naturalWidth > 0, selector, PATIENCE);
+  await loaded(`.visit[data-id="${id}"] img`);
+  const label = await card.locator('.visit-label').textContent();
+  await card.getByRole('button').click();
+  const dialog = page.locator('#visit');
+  assert.equal(await dialog.locator('#visit-title').textContent(), label);
+  await page.waitForFunction(() => document.querySelector('#visit video').currentTime > 1, null, PATIENCE);
+  await loaded('#visit [data-visit=picture]');
+  const clip = await page.request.get(url + new URL(await dialog.locator('[data-visit=clip-link]').getAttribute('href')).pathname);
+  assert.equal(clip.headers()['content-type'], 'video/mp4');
+  await shot(page, 'visit');
+
+  const keep = dialog.locator('[data-do=keep]');
+  await keep.click();
+  await dialog.getByRole('button', { name: 'Kept' }).waitFor(PATIENCE);
+  await page.locator(`.visit.kept[data-id="${id}"]`).waitFor(PATIENCE);
+  await keep.click();
+  await dialog.getByRole('button', { name: 'Keep', exact: true }).waitFor(PATIENCE);
+
+  const clipShown = () => page.evaluate(() => document.querySelector('#visit [data-visit=clip-link]').href);
+  const first = await clipShown();
+  await dialog.locator('[data-do=close]').focus();
+  await page.keyboard.press('ArrowRight');
+  assert.notEqual(await clipShown(), first);
+  await page.keyboard.press('ArrowLeft');
+  assert.equal(await clipShown(), first);
+  await dialog.locator('[data-do=delete]').click();
+  await shot(page, 'visit-delete');
+  await dialog.getByRole('button', { name: 'Yes, delete' }).click();
+  await card.waitFor({ state: 'detached', ...PATIENCE });
+  await page.keyboard.press('Escape');
+  assert.ok(!(await dialog.isVisible()));
+
+  // The timeline, by keys alone: it has the newest bar in the order of Tab.
+  await page.locator('#timeline rect[tabindex="0"]').first().focus();
+  await page.keyboard.press('ArrowLeft');
+  await page.keyboard.press('Enter');
+  assert.ok(await dialog.isVisible());
+  await page.keyboard.press('Escape');
+  await page.locator('#of-label').selectOption(label);
+  await page.waitForFunction((l) => [...document.querySelectorAll('.visit-label')].every((e) => e.textContent === l), label, PATIENCE);
+
+  // What somebody switches here is in force.
+  await page.locator('#recordings').selectOption('continuous');
+  const name = await large(page);
+  const settings = async () => (await page.request.get(`${url}/api/v1/streams/${name}/settings`)).json();
+  for (let tries = 0; (await settings()).recordings !== 'continuous'; tries += 1) {
+    assert.ok(tries < 100, 'the switch has no effect');
+    await page.waitForTimeout(100);
+  }
+  await page.locator('#recordings').selectOption('events');
+  await close(page);
+}
+
+/** In dark and light, and no wider than a phone. */
+async function visitsLook() {
+  for (const [name, viewport, colorScheme] of [['visits', VISITS, 'dark'], ['visits-light', WIDE, 'light'], ['visits-phone', PHONE, 'light']]) {
+    const page = await open('/?transport=mjpeg', { viewport, colorScheme });
+    await page.locator('.visit:not(.there)').first().waitFor(PATIENCE);
+    // All the width is the visits'.
+    if (viewport === VISITS) await page.keyboard.press('p');
+    await page.evaluate(() => document.getElementById('visits').scrollIntoView());
+    await page.waitForFunction(() => [...document.querySelectorAll('.visit img')].slice(0, 6).every((i) => !i.hidden && i.naturalWidth > 0), null, PATIENCE);
+    if (viewport === PHONE) await fitsThePhone(page);
+    await shot(page, name);
+    if (viewport === PHONE) {
+      await page.locator('.visit:not(.there) button').first().click();
+      await fitsThePhone(page);
+      await shot(page, 'visit-phone');
+    }
+    await close(page);
+  }
+}
+
 const PARTS = {
+  visits: [visits, visitsLook],
   empty: [empty],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
-    pictures, looks],
+    pictures, looks, visits, visitsLook],
 };
 let failed = 0;
 for (const check of PARTS[part]) {

@@ -2,9 +2,12 @@
 
 import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs';
 import { listen } from './events.mjs';
+import { learn } from './labels.mjs';
 import * as panel from './panel.mjs';
 import { copy, invite } from './publish.mjs';
+import * as switches from './switches.mjs';
 import { View } from './view.mjs';
+import * as visits from './visits.mjs';
 
 const part = (id) => document.getElementById(id);
 
@@ -53,6 +56,8 @@ async function begin() {
 
 function wantToken(error) {
   connection('refused', 'A token is needed');
+  visits.stop();
+  switches.forget();
   keepViews([]);
   part('empty').hidden = true;
   part('gate').hidden = false;
@@ -63,6 +68,7 @@ function wantToken(error) {
 
 function open() {
   connection('connected', 'Connected');
+  visits.start();
   for (const view of views.values()) view.forget();
 }
 
@@ -81,6 +87,7 @@ function connection(state, text) {
 function hear(kind, message) {
   switch (kind) {
     case 'detections':
+      learn(message.detections);
       return views.get(message.stream)?.detected(message);
     case 'stream':
       return soon();
@@ -138,6 +145,7 @@ function choose(view) {
   part('said').textContent = `${view.name} is large`;
   changed(view);
   tellNode();
+  switches.of(view.name);
 }
 
 function changed(view) {
@@ -177,7 +185,9 @@ const KEYS = { m: 'sound', b: 'boxes', s: 'snapshot', f: 'full', p: 'panel', '?'
 
 /** @param {KeyboardEvent} event */
 function key(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input')) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select')) return;
+  // An open visit has keys of its own.
+  if (part('visit').open) return;
   // Space on a button presses it.
   if (event.key === ' ' && event.target.closest('button, a')) return;
   const action = KEYS[event.key.toLowerCase()];

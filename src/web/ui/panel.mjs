@@ -91,11 +91,22 @@ export function node(status, stream) {
   const { detector } = status;
   set('decoder', decoder?.decoder ?? '–');
   set('detector', detector ? `${detector.model}, ${detector.backend}` : (status.detector_error ?? '–'));
+  storage(status.storage);
   list('refusals', [...(decoder?.refusals ?? []), ...(detector?.refusals ?? [])]);
   const relays = status.relays ?? [];
   field('relays').parentElement.hidden = relays.length === 0;
   list('relays', relays.map((r) => `${r.stream} → ${r.target}: ${r.state}${r.error ? ` (${r.error})` : ''}`));
 }
+
+/** @param {object} state of the disk, in the wire form */
+function storage({ state, message, free_bytes: free, used_bytes: used }) {
+  const words = { ok: `${gigabytes(used)} used, ${gigabytes(free)} free`, off: 'off', full: 'full', read_only: 'read-only', failed: 'failed' };
+  set('storage', words[state] ?? state);
+  set('storage-why', message ?? '');
+  field('storage').classList.toggle('bad', state !== 'ok' && state !== 'off');
+}
+
+const gigabytes = (bytes) => (bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
 function list(name, texts) {
   const items = texts.map((text) => Object.assign(document.createElement('li'), { textContent: text }));
