@@ -264,6 +264,7 @@ clip
 if [[ $want_test == yes ]]; then
     test_packages
     promtool
+    viewer_tests
     venv scripts/requirements-test.txt
 fi
 [[ $want_cross == no ]] || cross

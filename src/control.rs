@@ -388,8 +388,8 @@ mod tests {
     fn a_damaged_file_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE_NAME);
-        let long = format!(r#"{{"v":1,"streams":[{{"stream":"a","threshold":7}}]}}"#);
-        for text in ["", "{", r#"{"v":2,"streams":[]}"#, &long] {
+        let wrong = r#"{"v":1,"streams":[{"stream":"a","threshold":7}]}"#;
+        for text in ["", "{", r#"{"v":2,"streams":[]}"#, wrong] {
             fs::write(&file, text).unwrap();
             let control = Control::open(dir.path(), Config::default());
             assert!(control.known().borrow().is_empty());

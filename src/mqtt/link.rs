@@ -121,6 +121,7 @@ impl std::fmt::Display for Endpoint {
 
 /// The client's options in the version that is spoken.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // there is one of them, once a connection
 pub(super) enum Options {
     V4(MqttOptions),
     V5(v5::MqttOptions),

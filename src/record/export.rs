@@ -204,8 +204,8 @@ mod tests {
     fn outside_of_what_is_recorded_there_is_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let a = write(dir.path(), "a", 2000, 8000, WALL);
-        assert!(Export::plan(&[a.clone()], WALL - 9 * S, WALL).is_none());
-        assert!(Export::plan(&[a.clone()], WALL + 6 * S, WALL + 9 * S).is_none());
+        assert!(Export::plan(std::slice::from_ref(&a), WALL - 9 * S, WALL).is_none());
+        assert!(Export::plan(std::slice::from_ref(&a), WALL + 6 * S, WALL + 9 * S).is_none());
         assert!(Export::plan(&[a], WALL + 5 * S, WALL + 9 * S).is_some());
     }
 }
