@@ -131,8 +131,12 @@ function unplayable() {
 }
 
 function release() {
-  const video = field('clip');
   shown = undefined;
+  silence();
+}
+
+function silence() {
+  const video = field('clip');
   if (!video.src) return;
   video.pause();
   video.removeAttribute('src');
@@ -180,7 +184,14 @@ async function protect(visit) {
 
 async function remove(visit) {
   sure(false);
-  await ask(`/api/v1/events/${encodeURIComponent(visit.id)}`, { method: 'DELETE' });
+  // Else it would go on asking for what is gone.
+  silence();
+  try {
+    await ask(`/api/v1/events/${encodeURIComponent(visit.id)}`, { method: 'DELETE' });
+  } catch (error) {
+    if (shown?.id === visit.id) media();
+    throw error;
+  }
   const next = list.next(visit.id, -1) ?? list.next(visit.id, 1);
   list.gone(visit.id);
   if (shown?.id !== visit.id) return;

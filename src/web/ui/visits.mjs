@@ -17,6 +17,8 @@ const DAY_S = 86_400;
 
 /** All that was loaded, by id; the list shows those of the filter that began after `horizon`. @type {Map<string, object>} */
 const all = new Map();
+/** An answer that was under way may still have them. */
+const deleted = new Set();
 let cursor = null;
 let horizon = Infinity;
 let running = false;
@@ -27,7 +29,18 @@ let round = 0;
 const cards = new Map();
 const strip = new Strip(part('timeline'), show, labelColour);
 
-visit.begin({ next: neighbour, gone: (id) => { all.delete(id); draw(); }, changed: (v) => { all.set(v.id, v); draw(); } });
+visit.begin({
+  next: neighbour,
+  changed: (v) => {
+    keep([v]);
+    draw();
+  },
+  gone: (id) => {
+    deleted.add(id);
+    all.delete(id);
+    draw();
+  },
+});
 for (const id of ['of-label', 'of-stream']) part(id).addEventListener('change', () => attempt(load));
 part('older').addEventListener('click', () => attempt(older));
 document.addEventListener('visibilitychange', () => { if (running && !document.hidden) soon(0); });
@@ -82,7 +95,7 @@ function soon(ms) {
 }
 
 function keep(events) {
-  for (const event of events) all.set(event.id, event);
+  for (const event of events) if (!deleted.has(event.id)) all.set(event.id, event);
 }
 
 async function load() {
@@ -180,7 +193,7 @@ function card(v, withStream, at) {
   set('visit-label', v.label);
   set('visit-score', `${Math.round(v.top_score * 100)}%`);
   set('visit-when', visit.when(v));
-  set('visit-lasted', v.end_time === null ? 'still there' : lasted(v, at));
+  set('visit-lasted', lasted(v, at));
   set('visit-stream', withStream ? v.camera : '');
   element.classList.toggle('kept', v.protected);
   element.classList.toggle('there', v.end_time === null);
