@@ -4,9 +4,9 @@
 
 #[path = "support/mqtt.rs"]
 mod mqtt_support;
-#[cfg(feature = "gst")]
-#[allow(unused_imports)]
 mod support;
+
+pub(crate) use support::skip;
 
 use std::net::Ipv4Addr;
 use std::process::Command;

@@ -2,8 +2,12 @@
 //! is not installed.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/skip.rs"]
+mod skip;
 #[path = "support/mqtt.rs"]
 mod support;
+
+pub(crate) use skip::skip;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -28,9 +28,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-#[path = "skip.rs"]
-mod skip;
-
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// Whether `programs` are there; says so when not.
@@ -43,7 +40,7 @@ pub fn have(programs: &[&str]) -> bool {
         })
         .collect();
     if !missing.is_empty() {
-        skip::skip(&format!("{missing:?} not installed; run ./setup.sh --test"));
+        crate::skip(&format!("{missing:?} not installed; run ./setup.sh --test"));
     }
     missing.is_empty()
 }
