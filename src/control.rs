@@ -18,8 +18,11 @@ use crate::media::StreamId;
 
 /// The file in the state directory.
 pub const FILE_NAME: &str = "overrides.json";
-/// Streams remembered; the one that came first makes room.
-const MAX_STREAMS: usize = 32;
+/// Streams remembered at least, and at most for each that may be published at a time; the one that came first makes room.
+const MIN_STREAMS: usize = 32;
+const STREAMS_EACH: usize = 2;
+/// What a file may hold.
+const MAX_STREAMS: usize = 10_000;
 /// What a threshold may be, as in the configuration.
 const THRESHOLD: std::ops::RangeInclusive<f32> = 0.01..=0.99;
 
@@ -100,7 +103,7 @@ pub struct Control {
     state: Mutex<State>,
     settings: watch::Sender<Arc<Config>>,
     known: watch::Sender<Arc<[StreamId]>>,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
@@ -131,7 +134,7 @@ impl Control {
         let settings = watch::Sender::new(Arc::new(lay_over(&base, &kept)));
         let known = watch::Sender::new(known(&base, &kept));
         let state = Mutex::new(State { base, kept });
-        Arc::new(Self { file, state, settings, known, counters: Counters::default() })
+        Arc::new(Self { file, state, settings, known, counters: Arc::default() })
     }
 
     /// The configuration in force, overrides included.
@@ -188,7 +191,8 @@ impl Control {
         if before == now {
             return Ok(in_force);
         }
-        state.kept.put(stream, now);
+        let most = state.most();
+        state.kept.put(stream, now, most);
         self.counters.changes.inc();
         tracing::info!(%stream, ?in_force, "switched");
         self.told(&state)?;
@@ -199,14 +203,16 @@ impl Control {
     pub fn saw<'a>(&self, streams: impl IntoIterator<Item = &'a StreamId>) {
         let mut state = self.state.lock();
         let fresh: Vec<_> = {
-            let is_known = |id: &StreamId| state.kept.streams.iter().any(|s| s.stream == id.as_str());
+            let is_known =
+                |id: &StreamId| state.kept.streams.iter().any(|s| s.stream == id.as_str());
             streams.into_iter().filter(|id| !is_known(id)).collect()
         };
         if fresh.is_empty() {
             return;
         }
+        let most = state.most();
         for id in fresh {
-            state.kept.put(id, Overrides::default());
+            state.kept.put(id, Overrides::default(), most);
         }
         if let Err(error) = self.told(&state) {
             tracing::warn!(%error, "a new stream is not remembered");
@@ -260,18 +266,24 @@ impl Control {
     }
 }
 
+impl State {
+    fn most(&self) -> usize {
+        (self.base.ingest.max_streams * STREAMS_EACH).max(MIN_STREAMS)
+    }
+}
+
 impl Kept {
     fn of(&self, stream: &StreamId) -> Overrides {
         let one = self.streams.iter().find(|s| s.stream == stream.as_str());
         one.map(|s| s.overrides).unwrap_or_default()
     }
 
-    fn put(&mut self, stream: &StreamId, overrides: Overrides) {
+    fn put(&mut self, stream: &StreamId, overrides: Overrides, most: usize) {
         match self.streams.iter_mut().find(|s| s.stream == stream.as_str()) {
             Some(one) => one.overrides = overrides,
             None => self.streams.push(Stream { stream: stream.to_string(), overrides }),
         }
-        if self.streams.len() > MAX_STREAMS {
+        if self.streams.len() > most {
             self.streams.remove(0);
         }
     }
@@ -407,8 +419,8 @@ mod tests {
     fn a_damaged_file_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE_NAME);
-        let long = format!(r#"{{"v":1,"streams":[{{"stream":"a","threshold":7}}]}}"#);
-        for text in ["", "{", r#"{"v":2,"streams":[]}"#, &long] {
+        let wrong = r#"{"v":1,"streams":[{"stream":"a","threshold":7}]}"#;
+        for text in ["", "{", r#"{"v":2,"streams":[]}"#, wrong] {
             fs::write(&file, text).unwrap();
             let control = Control::open(dir.path(), Config::default());
             assert!(control.known().borrow().is_empty());

@@ -5,7 +5,7 @@
 #[path = "support/mqtt.rs"]
 mod mqtt_support;
 #[cfg(feature = "gst")]
-#[allow(unused_imports)]
+#[allow(unused_imports, clippy::duplicate_mod)] // both bring skip.rs
 mod support;
 
 use std::net::Ipv4Addr;
@@ -99,7 +99,10 @@ async fn waits(node: &Node, n: usize) {
 
 /// A broker that keeps sessions, and a subscriber with one, which comes back by itself.
 fn lasting(dir: &std::path::Path) -> String {
-    format!("user root\nallow_anonymous true\npersistence true\npersistence_location {}/", dir.display())
+    format!(
+        "user root\nallow_anonymous true\npersistence true\npersistence_location {}/",
+        dir.display()
+    )
 }
 
 const LASTING: [&str; 5] = ["-c", "-i", "reader", "-V", "mqttv311"];
@@ -341,7 +344,8 @@ async fn home_assistant_is_told_again_at_its_birth_and_of_streams_that_go() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
     let state = Arc::new(tempfile::tempdir().unwrap());
-    let first = node_in(Arc::clone(&state), |c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
+    let first =
+        node_in(Arc::clone(&state), |c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
     first.ctx.control.saw([&cam(), &StreamId::new("barn").unwrap()]);
     first.is_up().await;
     let mut sub = Subscriber::new(port, &[]);
@@ -373,7 +377,8 @@ async fn home_assistant_is_told_again_at_its_birth_and_of_streams_that_go() {
     let second = node_in(state, |c| c.broker = format!("mqtt://127.0.0.1:{port}")).await;
     second.is_up().await;
     let is_going = |line: &String| {
-        line.contains(config) && entities(line)["cam_dog"] == serde_json::json!({ "p": "binary_sensor" })
+        line.contains(config)
+            && entities(line)["cam_dog"] == serde_json::json!({ "p": "binary_sensor" })
     };
     let until = Instant::now() + SOON;
     while !sub.seen.iter().any(is_going) {

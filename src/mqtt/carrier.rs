@@ -118,14 +118,14 @@ pub(super) fn new(options: Options) -> (Sender, Connection) {
     let ledger = Arc::<Mutex<Ledger>>::default();
     let (client, driver) = match options {
         Options::V4(options) => {
-            let (client, mut driver) = AsyncClient::new(options, QUEUE);
+            let (client, mut driver) = AsyncClient::new(*options, QUEUE);
             let mut network = NetworkOptions::new();
             network.set_tcp_nodelay(true);
             driver.set_network_options(network);
             (Client::V4(client), Driver::V4(Box::new(driver)))
         }
         Options::V5(options) => {
-            let (client, driver) = v5::AsyncClient::new(options, QUEUE);
+            let (client, driver) = v5::AsyncClient::new(*options, QUEUE);
             (Client::V5(client), Driver::V5(Box::new(driver)))
         }
     };
@@ -243,36 +243,44 @@ impl Connection {
                 let left: Vec<_> = driver.state.events.drain(..).collect();
                 left.into_iter().for_each(|e| note(happened_v4(e, &mut ledger)));
                 driver.clean();
-                let mut repeated: Vec<_> = driver.pending.drain(..).filter_map(|r| match r {
-                    rumqttc::Request::Publish(mut p) => {
-                        p.dup = true;
-                        ledger.written.get(&p.pkid).map(|number| (*number, p))
-                    }
-                    _ => None,
-                }).collect();
+                let mut repeated: Vec<_> = driver
+                    .pending
+                    .drain(..)
+                    .filter_map(|r| match r {
+                        rumqttc::Request::Publish(mut p) => {
+                            p.dup = true;
+                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                        }
+                        _ => None,
+                    })
+                    .collect();
                 repeated.sort_by_key(|(number, _)| *number);
                 kept.extend(repeated.iter().map(|(number, _)| *number));
                 driver.pending =
                     repeated.into_iter().map(|(_, p)| rumqttc::Request::Publish(p)).collect();
-                driver.mqtt_options = options;
+                driver.mqtt_options = *options;
                 driver.state.collision.is_none()
             }
             (Driver::V5(driver), Options::V5(options)) => {
                 let left: Vec<_> = driver.state.events.drain(..).collect();
                 left.into_iter().for_each(|e| note(happened_v5(e, &mut ledger)));
                 driver.clean();
-                let mut repeated: Vec<_> = driver.pending.drain(..).filter_map(|r| match r {
-                    v5::Request::Publish(mut p) => {
-                        p.dup = true;
-                        ledger.written.get(&p.pkid).map(|number| (*number, p))
-                    }
-                    _ => None,
-                }).collect();
+                let mut repeated: Vec<_> = driver
+                    .pending
+                    .drain(..)
+                    .filter_map(|r| match r {
+                        v5::Request::Publish(mut p) => {
+                            p.dup = true;
+                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                        }
+                        _ => None,
+                    })
+                    .collect();
                 repeated.sort_by_key(|(number, _)| *number);
                 kept.extend(repeated.iter().map(|(number, _)| *number));
                 driver.pending =
                     repeated.into_iter().map(|(_, p)| v5::Request::Publish(p)).collect();
-                driver.options = options;
+                driver.options = *options;
                 driver.state.collision.is_none()
             }
             _ => false,

@@ -10,13 +10,20 @@ use crate::media::StreamId;
 pub(super) enum Word {
     Set(StreamId, Setting),
     /// A command nobody can obey: of which stream and what, as far as that can be read, and what would be right.
-    Nonsense { stream: Option<StreamId>, topic: String, remedy: &'static str },
+    Nonsense {
+        stream: Option<StreamId>,
+        topic: String,
+        remedy: &'static str,
+    },
     /// Home Assistant began anew.
     Birth,
     /// A stream's status as the broker still has it.
     RetainedOnline(String),
     /// The run that has or had this node's name.
-    Instance { id: String, retained: bool },
+    Instance {
+        id: String,
+        retained: bool,
+    },
     /// Our discovery message as the broker still has it.
     Discovered(bytes::Bytes),
 }

@@ -91,7 +91,8 @@ fn entities(d: &Device<'_>) -> Map<String, Value> {
     add("cpu", measured("CPU", "%", None, t));
     let t = "{{ (value_json.load.memory_bytes | float(0) / 1048576) | round(1) }}";
     add("memory", measured("Memory", "MiB", Some("data_size"), t));
-    let t = "{{ value_json.streams | map(attribute='latency_ms.total.p95') | max | default(none) }}";
+    let t =
+        "{{ value_json.streams | map(attribute='latency_ms.total.p95') | max | default(none) }}";
     add("latency", measured("Latency", "ms", Some("duration"), t));
     let text = |name: &str, template: &str| {
         json!({
@@ -119,7 +120,8 @@ fn entities(d: &Device<'_>) -> Map<String, Value> {
 
 fn of_stream(d: &Device<'_>, stream: &str) -> Vec<(String, Value)> {
     let at = format!("{}/{stream}", d.base);
-    let present = json!([{ "t": format!("{}/available", d.base) }, { "t": format!("{at}/status") }]);
+    let present =
+        json!([{ "t": format!("{}/available", d.base) }, { "t": format!("{at}/status") }]);
     let mut all = Vec::new();
     // What shows pictures and animals is there while the stream is; what switches is there while the node is.
     let mut live = |key: String, mut entity: Value| {

@@ -122,8 +122,8 @@ impl std::fmt::Display for Endpoint {
 /// The client's options in the version that is spoken.
 #[derive(Debug, Clone)]
 pub(super) enum Options {
-    V4(MqttOptions),
-    V5(v5::MqttOptions),
+    V4(Box<MqttOptions>),
+    V5(Box<v5::MqttOptions>),
 }
 
 /// The client's options. Files are read each time, so that a mended one is taken at the next attempt.
@@ -169,7 +169,7 @@ pub(super) fn options(
         if let Some((user, password)) = login {
             options.set_credentials(user, password);
         }
-        return Ok(Options::V4(options));
+        return Ok(Options::V4(Box::new(options)));
     }
     let mut options = v5::MqttOptions::new(client_id, host, endpoint.port);
     options.set_keep_alive(KEEP_ALIVE);
@@ -185,7 +185,7 @@ pub(super) fn options(
     if let Some((user, password)) = login {
         options.set_credentials(user, password);
     }
-    Ok(Options::V5(options))
+    Ok(Options::V5(Box::new(options)))
 }
 
 fn rustls(config: &config::Mqtt) -> Result<TlsConfiguration, LinkError> {

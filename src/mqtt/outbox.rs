@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 
 use super::Counters;
@@ -213,11 +213,20 @@ impl Outbox {
                 queue.gone.extend(batch.remove);
                 let error = error.to_string();
                 if queue.error.as_ref() != Some(&error) {
-                    tracing::error!(error, "the outbox cannot be written: make room on the disk; until then events that wait are lost with the power");
+                    tracing::error!(
+                        error,
+                        "the outbox cannot be written: make room on the disk; until then events that wait are lost with the power"
+                    );
                     queue.error = Some(error);
                 }
             }
         }
+    }
+}
+
+impl Serialize for Outbox {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.state().serialize(s)
     }
 }
 
@@ -238,8 +247,7 @@ impl Queue {
     }
 
     fn due(&mut self, now: Instant, older: Duration) -> Batch {
-        let is_due =
-            |e: &&Entry| !e.on_disk && now.saturating_duration_since(e.since) >= older;
+        let is_due = |e: &&Entry| !e.on_disk && now.saturating_duration_since(e.since) >= older;
         let add = self.entries.iter().filter(is_due).map(|e| e.message.clone()).collect();
         Batch { add, remove: std::mem::take(&mut self.gone) }
     }

@@ -16,7 +16,7 @@ use spotter::control::Control;
 use spotter::detect::{BBox, Detection, Detections, Timings};
 use spotter::media::stream::StreamLimits;
 use spotter::media::{MediaTime, StreamId, Streams};
-use spotter::mqtt::{self, outbox::Outbox};
+use spotter::mqtt;
 use spotter::snapshots::Snapshots;
 use spotter::track::Counts;
 use spotter::wire::{
@@ -63,10 +63,7 @@ pub async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
 }
 
 /// A node that has `dir` as its state directory, as an earlier one had.
-pub async fn node_in(
-    dir: Arc<tempfile::TempDir>,
-    change: impl FnOnce(&mut config::Mqtt),
-) -> Node {
+pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut config::Mqtt)) -> Node {
     let (guard, _) = Guard::open(dir.path(), &config::Auth::default()).unwrap();
     let mut config = config::Mqtt {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -95,13 +92,7 @@ pub async fn node_in(
         counters: Default::default(),
     };
     let counters = Arc::<mqtt::Counters>::default();
-    let outbox = match config.broker.is_empty() {
-        true => Outbox::in_memory(mqtt::limits(&config), Arc::clone(&counters)),
-        false => {
-            let file = dir.path().join("outbox.db");
-            Outbox::open(&file, mqtt::limits(&config), Arc::clone(&counters))
-        }
-    };
+    let outbox = mqtt::open_outbox(&config, dir.path(), &counters);
     let mut settings = config::Config::default();
     settings.detect.animals = vec!["cat".into(), "dog".into()];
     let counts = watch::Sender::default();
@@ -284,4 +275,3 @@ pub fn mosquitto(dir: &Path, port: u16, more: &str) -> Running {
 
 pub const CLIENTS: &[&str] = &["mosquitto_sub", "mosquitto_pub"];
 pub const BROKER: &[&str] = &["mosquitto", "mosquitto_sub", "mosquitto_pub"];
-

@@ -62,8 +62,9 @@ impl Disk {
     pub(super) fn apply(&mut self, add: &[Message], remove: &[u64]) -> Result<(), DiskError> {
         let change = self.0.transaction()?;
         {
-            let mut insert = change
-                .prepare_cached("INSERT OR REPLACE INTO events (number, id, payload) VALUES (?1, ?2, ?3)")?;
+            let mut insert = change.prepare_cached(
+                "INSERT OR REPLACE INTO events (number, id, payload) VALUES (?1, ?2, ?3)",
+            )?;
             for m in add {
                 insert.execute((m.number as i64, &*m.id, &*m.payload))?;
             }
