@@ -210,7 +210,9 @@ impl Subscriber {
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tx, lines) = sync_channel(1000);
         std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
+            // Pictures are among the messages.
+            let lines = out.split(b'\n').map_while(Result::ok);
+            for line in lines.map(|l| String::from_utf8_lossy(&l).into_owned()) {
                 if tx.send(line).is_err() {
                     return;
                 }
@@ -222,6 +224,19 @@ impl Subscriber {
     /// Puts what came into `seen`.
     pub fn take(&mut self) {
         self.seen.extend(self.lines.try_iter());
+    }
+
+    /// Waits for a line that says so, whether it was retained or came just now.
+    pub async fn hears(&mut self, said: &str) -> String {
+        let until = Instant::now() + SOON;
+        loop {
+            self.take();
+            if let Some(line) = self.seen.iter().find(|l| l.contains(said)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < until, "no {said:?} among {:#?}", self.seen);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits for a line that begins so; what came before it stays in `seen`.
