@@ -127,7 +127,7 @@ if [[ $web_address != 127.* && $web_address != localhost && -n $address ]]; then
 fi
 cat <<TEXT
 demo: spotter is running; its log is .demo/spotter.log
-demo: MQTT       mosquitto_sub -h 127.0.0.1 -p $mqtt -v -t 'spotter/#'
+demo: MQTT       mosquitto_sub -h 127.0.0.1 -p $mqtt -v -t 'spotter/#' -T 'spotter/+/+/+/snapshot'
 demo: WebSocket  ws://127.0.0.1:$websocket/live
 TEXT
 url=rtmp://127.0.0.1:$rtmp/live/stream

@@ -137,14 +137,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     relays.follow(&config.relay);
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
-    let outbox = {
-        let (limits, counters) = (mqtt::limits(&config.mqtt), Arc::clone(&mqtt_counters));
-        // The embedded broker keeps nothing itself, and is there whenever we are.
-        match config.mqtt.enabled && !config.mqtt.broker.is_empty() {
-            true => mqtt::outbox::Outbox::open(&dir.join("outbox.db"), limits, counters),
-            false => mqtt::outbox::Outbox::in_memory(limits, counters),
-        }
-    };
+    let outbox = mqtt::open_outbox(&config.mqtt, &dir, &mqtt_counters);
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
     let webrtc_counters = Arc::new(web::whep::Counters::default());
@@ -158,14 +151,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             ("readers", group(&reader_counters)),
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
-            ("outbox", {
-                let outbox = Arc::clone(&outbox);
-                Box::new(move || serde_json::to_value(outbox.state()).unwrap_or_default())
-            }),
-            ("control", {
-                let control = Arc::clone(&control);
-                Box::new(move || serde_json::to_value(&control.counters).unwrap_or_default())
-            }),
+            ("outbox", group(&outbox)),
+            ("control", group(&control.counters)),
             ("websocket", group(&ws_counters)),
             ("web", group(&web_counters)),
             ("snapshots", {

@@ -447,7 +447,7 @@ impl Default for Mqtt {
             outbox_bytes: 16 << 20,
             home_assistant: true,
             discovery_prefix: "homeassistant".into(),
-            camera_interval_s: 30,
+            camera_interval_s: 0,
         }
     }
 }

@@ -18,8 +18,11 @@ use crate::media::StreamId;
 
 /// The file in the state directory.
 pub const FILE_NAME: &str = "overrides.json";
-/// Streams remembered; the one that came first makes room.
-const MAX_STREAMS: usize = 32;
+/// Streams remembered at least, and at most for each that may be published at a time; the one that came first makes room.
+const MIN_STREAMS: usize = 32;
+const STREAMS_EACH: usize = 2;
+/// What a file may hold.
+const MAX_STREAMS: usize = 10_000;
 /// What a threshold may be, as in the configuration.
 const THRESHOLD: std::ops::RangeInclusive<f32> = 0.01..=0.99;
 
@@ -80,7 +83,7 @@ pub struct Control {
     state: Mutex<State>,
     settings: watch::Sender<Arc<Config>>,
     known: watch::Sender<Arc<[StreamId]>>,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
@@ -111,7 +114,7 @@ impl Control {
         let settings = watch::Sender::new(Arc::new(lay_over(&base, &kept)));
         let known = watch::Sender::new(known(&base, &kept));
         let state = Mutex::new(State { base, kept });
-        Arc::new(Self { file, state, settings, known, counters: Counters::default() })
+        Arc::new(Self { file, state, settings, known, counters: Arc::default() })
     }
 
     /// The configuration in force, overrides included.
@@ -168,7 +171,8 @@ impl Control {
         if before == now {
             return Ok(in_force);
         }
-        state.kept.put(stream, now);
+        let most = state.most();
+        state.kept.put(stream, now, most);
         self.counters.changes.inc();
         tracing::info!(%stream, ?in_force, "switched");
         self.told(&state)?;
@@ -186,8 +190,9 @@ impl Control {
         if fresh.is_empty() {
             return;
         }
+        let most = state.most();
         for id in fresh {
-            state.kept.put(id, Overrides::default());
+            state.kept.put(id, Overrides::default(), most);
         }
         if let Err(error) = self.told(&state) {
             tracing::warn!(%error, "a new stream is not remembered");
@@ -241,18 +246,24 @@ impl Control {
     }
 }
 
+impl State {
+    fn most(&self) -> usize {
+        (self.base.ingest.max_streams * STREAMS_EACH).max(MIN_STREAMS)
+    }
+}
+
 impl Kept {
     fn of(&self, stream: &StreamId) -> Overrides {
         let one = self.streams.iter().find(|s| s.stream == stream.as_str());
         one.map(|s| s.overrides).unwrap_or_default()
     }
 
-    fn put(&mut self, stream: &StreamId, overrides: Overrides) {
+    fn put(&mut self, stream: &StreamId, overrides: Overrides, most: usize) {
         match self.streams.iter_mut().find(|s| s.stream == stream.as_str()) {
             Some(one) => one.overrides = overrides,
             None => self.streams.push(Stream { stream: stream.to_string(), overrides }),
         }
-        if self.streams.len() > MAX_STREAMS {
+        if self.streams.len() > most {
             self.streams.remove(0);
         }
     }

@@ -118,14 +118,14 @@ pub(super) fn new(options: Options) -> (Sender, Connection) {
     let ledger = Arc::<Mutex<Ledger>>::default();
     let (client, driver) = match options {
         Options::V4(options) => {
-            let (client, mut driver) = AsyncClient::new(options, QUEUE);
+            let (client, mut driver) = AsyncClient::new(*options, QUEUE);
             let mut network = NetworkOptions::new();
             network.set_tcp_nodelay(true);
             driver.set_network_options(network);
             (Client::V4(client), Driver::V4(Box::new(driver)))
         }
         Options::V5(options) => {
-            let (client, driver) = v5::AsyncClient::new(options, QUEUE);
+            let (client, driver) = v5::AsyncClient::new(*options, QUEUE);
             (Client::V5(client), Driver::V5(Box::new(driver)))
         }
     };
@@ -258,7 +258,7 @@ impl Connection {
                 kept.extend(repeated.iter().map(|(number, _)| *number));
                 driver.pending =
                     repeated.into_iter().map(|(_, p)| rumqttc::Request::Publish(p)).collect();
-                driver.mqtt_options = options;
+                driver.mqtt_options = *options;
                 driver.state.collision.is_none()
             }
             (Driver::V5(driver), Options::V5(options)) => {
@@ -280,7 +280,7 @@ impl Connection {
                 kept.extend(repeated.iter().map(|(number, _)| *number));
                 driver.pending =
                     repeated.into_iter().map(|(_, p)| v5::Request::Publish(p)).collect();
-                driver.options = options;
+                driver.options = *options;
                 driver.state.collision.is_none()
             }
             _ => false,

@@ -1,21 +1,22 @@
 //! Our client: connects, says what is, publishes as it comes, obeys, and begins again when the connection breaks.
 //! Detections and pictures of a time without a broker are dropped and counted; events wait in the outbox.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::{self, Connection, Happened, Promise, Sender};
-use super::command::{Topics, Word};
+use super::cameras::Cameras;
+use super::carrier::{self, Connection, Promise, Sender};
+use super::command::Word;
 use super::link::{self, Ended, Endpoint, LinkError, Options};
 use super::outbox::{self, Outbox};
+use super::poll::{Poll, Told};
+use super::report::Report;
 use super::voice::{Line, PATIENCE, Voice};
 use super::{AllCounts, Context, Counters};
 use crate::auth::Rarely;
@@ -23,7 +24,7 @@ use crate::config::Config;
 use crate::control::{Control, ControlError, Setting};
 use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
-use crate::snapshots::{Boxes, Portrait, Shot};
+use crate::snapshots::Portrait;
 use crate::track::Event;
 use crate::wire::{self, Encoded, LinkState};
 
@@ -36,8 +37,6 @@ const EVENTS_UNDER_WAY: usize = 16;
 const WORDS: usize = 64;
 /// How long the last events may take at the end.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
-/// How long another node of our name is spoken of after it was last heard.
-const CONTESTED: Duration = Duration::from_secs(300);
 
 /// Which broker a client is for, and what is its own.
 pub(super) struct Side {
@@ -76,9 +75,7 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         (None, Ok(endpoint)) => endpoint.to_string(),
         (None, Err(_)) => "none".to_owned(),
     };
-    let node = Arc::clone(&ctx.node);
-    let mut report =
-        Report { side, node, broker: shown, failed: None, attempts: 0, contested: None };
+    let mut report = Report::new(side, &ctx.node, shown);
     let mut wait = BACK_OFF.0;
     while !shutdown.is_cancelled() {
         let began = Instant::now();
@@ -128,12 +125,6 @@ struct Client<'a> {
     /// Whether this run put its name to this node's instance before.
     named: bool,
     rarely: Rarely,
-}
-
-/// What the connection's own task tells.
-enum Told {
-    Connected { resumed: bool },
-    Word(Word),
 }
 
 impl Client<'_> {
@@ -199,8 +190,7 @@ impl Client<'_> {
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
         let mut connected = false;
-        let (tx, mut shots) = mpsc::channel(2);
-        let mut cameras = Cameras { running: BTreeMap::new(), shots: tx };
+        let (mut cameras, mut shots) = Cameras::new();
         let mut stats = interval(Duration::from_secs(self.ctx.config.stats_interval_s.max(1)));
         stats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = interval(outbox::TICK);
@@ -275,6 +265,7 @@ impl Client<'_> {
                 Ok(()) = self.settings.changed(), if connected => {
                     self.settings.mark_unchanged();
                     self.voice.settings(line).await?;
+                    self.voice.counts(line).await?;
                     self.voice.discovery(line).await?;
                 }
                 Ok(()) = self.known.changed(), if connected => {
@@ -484,168 +475,5 @@ async fn set(
     match tokio::task::spawn_blocking(move || control.set(&id, setting)).await {
         Ok(Ok(_)) | Err(_) => Ok(()),
         Ok(Err(error)) => Err(error),
-    }
-}
-
-/// Has pictures of the live streams made for as long as it lives.
-struct Cameras {
-    running: BTreeMap<StreamId, AbortHandle>,
-    shots: mpsc::Sender<(StreamId, Arc<Shot>)>,
-}
-
-impl Cameras {
-    fn follow(&mut self, ctx: &Context, now: &[StreamSummary]) {
-        let period = Duration::from_secs(ctx.config.camera_interval_s);
-        if period.is_zero() || !ctx.config.home_assistant {
-            return;
-        }
-        self.running.retain(|id, task| {
-            let stays = now.iter().any(|s| s.id == *id);
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
-        for stream in now {
-            let id = stream.id.clone();
-            self.running.entry(id.clone()).or_insert_with(|| {
-                let mut watcher = ctx.snapshots.watch(&id, Boxes::Left, period);
-                let shots = self.shots.clone();
-                let task = tokio::spawn(async move {
-                    loop {
-                        let shot = watcher.next().await;
-                        if shots.send((id.clone(), shot)).await.is_err() {
-                            return;
-                        }
-                    }
-                });
-                task.abort_handle()
-            });
-        }
-    }
-}
-
-impl Drop for Cameras {
-    fn drop(&mut self) {
-        self.running.values().for_each(AbortHandle::abort);
-    }
-}
-
-/// Drives the connection, in a task of its own because what panics in the library then ends a connection and not the
-/// service, and because acknowledgements must be heard while the client waits for room.
-struct Poll {
-    connection: Connection,
-    topics: Topics,
-    outbox: Arc<Outbox>,
-    counters: Arc<Counters>,
-    told: mpsc::Sender<Told>,
-}
-
-impl Poll {
-    /// To the connection's end and why it came to it; `None`: by our DISCONNECT, or stopped.
-    async fn run(
-        mut self,
-        stop: CancellationToken,
-        ended: CancellationToken,
-    ) -> (Connection, Option<Ended>) {
-        let _end_on_drop = ended.drop_guard();
-        let why = loop {
-            // What is cut off half-way is a connection that nobody wants any longer.
-            let happened = tokio::select! {
-                happened = self.connection.next() => happened,
-                () = stop.cancelled() => break None,
-            };
-            match happened {
-                Ok(Happened::Connected { resumed }) => {
-                    let _ = self.told.send(Told::Connected { resumed }).await;
-                }
-                Ok(Happened::Acknowledged(number)) => self.outbox.acknowledged(number),
-                Ok(Happened::Refused(number)) => {
-                    self.counters.events_refused.inc();
-                    self.outbox.acknowledged(number);
-                }
-                Ok(Happened::Heard(heard)) => {
-                    if let Some(word) = self.topics.read(&heard)
-                        && self.told.try_send(Told::Word(word)).is_err()
-                    {
-                        self.counters.commands_dropped.inc();
-                    }
-                }
-                Ok(Happened::Closed) => break None,
-                Ok(Happened::Nothing) => {}
-                Err(why) => break Some(why),
-            }
-        };
-        (self.connection, why)
-    }
-}
-
-/// Keeps the link's state and writes one line a change, not one an attempt.
-struct Report<'a> {
-    side: &'a Side,
-    node: Arc<str>,
-    broker: String,
-    failed: Option<LinkError>,
-    attempts: u64,
-    /// When another node of our name was last noticed.
-    contested: Option<Instant>,
-}
-
-impl Report<'_> {
-    fn connecting(&self) {
-        // While it is down, the reason is worth more than that we try again.
-        if self.failed.is_none() {
-            let broker = self.broker.clone();
-            self.side.link.send_replace(LinkState::Connecting { broker });
-        }
-    }
-
-    fn up(&mut self) {
-        self.side.counters.connects.inc();
-        tracing::info!(broker = self.broker, failed_attempts = self.attempts, "mqtt connected");
-        self.failed = None;
-        self.attempts = 0;
-        let broker = self.broker.clone();
-        self.side.link.send_replace(match self.is_contested() {
-            true => LinkState::Contested { broker, reason: self.remedy() },
-            false => LinkState::Up { broker },
-        });
-    }
-
-    fn contested(&mut self) {
-        if !self.is_contested() {
-            tracing::error!(broker = self.broker, reason = self.remedy(), "mqtt name taken twice");
-        }
-        self.contested = Some(Instant::now());
-        let broker = self.broker.clone();
-        self.side.link.send_replace(LinkState::Contested { broker, reason: self.remedy() });
-    }
-
-    fn is_contested(&self) -> bool {
-        self.contested.is_some_and(|at| at.elapsed() < CONTESTED)
-    }
-
-    fn remedy(&self) -> String {
-        format!(
-            "another node at this broker is called {}: give one of them another node.name",
-            self.node
-        )
-    }
-
-    fn down(&mut self, error: &LinkError) {
-        self.side.counters.failures.inc();
-        self.attempts += 1;
-        if self.failed.as_ref() == Some(error) {
-            tracing::debug!(broker = self.broker, %error, "mqtt still not connected");
-            return;
-        }
-        tracing::warn!(broker = self.broker, %error, "mqtt not connected; trying again");
-        self.failed = Some(error.clone());
-        let broker = self.broker.clone();
-        let reason = match self.is_contested() {
-            true => format!("{}; {error}", self.remedy()),
-            false => error.to_string(),
-        };
-        self.side.link.send_replace(LinkState::Down { broker, reason });
     }
 }

@@ -123,8 +123,8 @@ impl std::fmt::Display for Endpoint {
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant)] // there is one of them, once a connection
 pub(super) enum Options {
-    V4(MqttOptions),
-    V5(v5::MqttOptions),
+    V4(Box<MqttOptions>),
+    V5(Box<v5::MqttOptions>),
 }
 
 /// The client's options. Files are read each time, so that a mended one is taken at the next attempt.
@@ -170,7 +170,7 @@ pub(super) fn options(
         if let Some((user, password)) = login {
             options.set_credentials(user, password);
         }
-        return Ok(Options::V4(options));
+        return Ok(Options::V4(Box::new(options)));
     }
     let mut options = v5::MqttOptions::new(client_id, host, endpoint.port);
     options.set_keep_alive(KEEP_ALIVE);
@@ -186,7 +186,7 @@ pub(super) fn options(
     if let Some((user, password)) = login {
         options.set_credentials(user, password);
     }
-    Ok(Options::V5(options))
+    Ok(Options::V5(Box::new(options)))
 }
 
 fn rustls(config: &config::Mqtt) -> Result<TlsConfiguration, LinkError> {

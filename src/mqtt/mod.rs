@@ -21,18 +21,22 @@
 //! hold are `_` there. At the embedded broker it takes the right to administer to publish anything, commands too.
 
 pub mod broker;
+mod cameras; // pictures for Home Assistant
 mod carrier; // the client library, version 4 or 5
 mod client; // one connection after the other
 mod command; // what others tell us, read
 mod homeassistant; // the discovery message
 mod link; // how a broker is reached
 pub mod outbox; // events until they are acknowledged
+mod poll; // what drives a connection
+mod report; // how a connection stands
 mod voice; // what is retained of us
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -193,8 +197,17 @@ pub async fn run(
 }
 
 /// How much may wait for a broker.
-pub fn limits(config: &config::Mqtt) -> outbox::Limits {
+fn limits(config: &config::Mqtt) -> outbox::Limits {
     outbox::Limits { events: config.outbox_events, bytes: config.outbox_bytes }
+}
+
+/// The outbox for the configured broker. The embedded one keeps nothing itself and is there whenever we are, so that
+/// nothing needs to outlive the process for it.
+pub fn open_outbox(config: &config::Mqtt, dir: &Path, counters: &Arc<Counters>) -> Arc<Outbox> {
+    match config.enabled && !config.broker.is_empty() {
+        true => Outbox::open(&dir.join("outbox.db"), limits(config), Arc::clone(counters)),
+        false => Outbox::in_memory(limits(config), Arc::clone(counters)),
+    }
 }
 
 /// A label as one level of a topic.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 
 use super::Counters;
@@ -221,6 +221,12 @@ impl Outbox {
                 }
             }
         }
+    }
+}
+
+impl Serialize for Outbox {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.state().serialize(s)
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) struct Voice<'a> {
     /// The best picture of each stream and label.
     best: BTreeMap<String, Bytes>,
     entities: Platforms,
+    /// Whether the discovery message was within the bounds.
+    fits: bool,
 }
 
 impl<'a> Voice<'a> {
@@ -95,6 +97,7 @@ impl<'a> Voice<'a> {
             seen: BTreeSet::new(),
             best: BTreeMap::new(),
             entities: Platforms::new(),
+            fits: true,
         }
     }
 
@@ -275,6 +278,17 @@ impl<'a> Voice<'a> {
     pub(super) async fn discovery(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
         let Some(topic) = self.topics.discovery.clone() else { return Ok(()) };
         let now = self.device(&Platforms::new());
+        if now.len() > self.ctx.config.max_packet_bytes {
+            if self.fits {
+                self.fits = false;
+                tracing::error!(
+                    bytes = now.len(),
+                    "what Home Assistant is told of this node is over mqtt.max_packet_bytes: forget streams, or raise it"
+                );
+            }
+            return Ok(());
+        }
+        self.fits = true;
         let named = homeassistant::platforms(&now);
         let before = std::mem::take(&mut self.entities);
         let gone: Platforms =

@@ -60,6 +60,10 @@ fn exposition(node: &str, stats: &NodeStats) -> String {
         stream_metrics(&mut page, stream);
     }
     for (group, counters) in &stats.counters {
+        if *group == "outbox" {
+            page.levels("spotter_outbox", counters);
+            continue;
+        }
         page.tree(&format!("spotter_{group}"), group, &[], counters);
     }
     page.to_string()
@@ -125,6 +129,14 @@ impl Page {
         let labels =
             if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) };
         self.0.entry(name.to_owned()).or_insert_with(family).samples.push((labels, value));
+    }
+
+    /// A group of numbers that go up and down.
+    fn levels(&mut self, prefix: &str, levels: &Value) {
+        for (name, value) in levels.as_object().into_iter().flatten() {
+            let help = format!("Now: {}.", name.replace('_', " "));
+            self.gauge(&format!("{prefix}_{name}"), &help, &[], value.as_f64().unwrap_or_default());
+        }
     }
 
     /// A group's counters by their own names; a group within it becomes part of the name.

@@ -16,7 +16,7 @@ use spotter::control::Control;
 use spotter::detect::{BBox, Detection, Detections, Timings};
 use spotter::media::stream::StreamLimits;
 use spotter::media::{MediaTime, StreamId, Streams};
-use spotter::mqtt::{self, outbox::Outbox};
+use spotter::mqtt;
 use spotter::snapshots::Snapshots;
 use spotter::track::Counts;
 use spotter::wire::{
@@ -97,13 +97,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         counters: Default::default(),
     };
     let counters = Arc::<mqtt::Counters>::default();
-    let outbox = match config.broker.is_empty() {
-        true => Outbox::in_memory(mqtt::limits(&config), Arc::clone(&counters)),
-        false => {
-            let file = dir.path().join("outbox.db");
-            Outbox::open(&file, mqtt::limits(&config), Arc::clone(&counters))
-        }
-    };
+    let outbox = mqtt::open_outbox(&config, dir.path(), &counters);
     let mut settings = config::Config::default();
     settings.detect.animals = vec!["cat".into(), "dog".into()];
     let counts = watch::Sender::default();
@@ -221,7 +215,9 @@ impl Subscriber {
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tx, lines) = sync_channel(1000);
         std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
+            // Pictures are among the messages.
+            let lines = out.split(b'\n').map_while(Result::ok);
+            for line in lines.map(|l| String::from_utf8_lossy(&l).into_owned()) {
                 if tx.send(line).is_err() {
                     return;
                 }
@@ -233,6 +229,19 @@ impl Subscriber {
     /// Puts what came into `seen`.
     pub fn take(&mut self) {
         self.seen.extend(self.lines.try_iter());
+    }
+
+    /// Waits for a line that says so, whether it was retained or came just now.
+    pub async fn hears(&mut self, said: &str) -> String {
+        let until = Instant::now() + SOON;
+        loop {
+            self.take();
+            if let Some(line) = self.seen.iter().find(|l| l.contains(said)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < until, "no {said:?} among {:#?}", self.seen);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits for a line that begins so; what came before it stays in `seen`.

@@ -23,11 +23,13 @@ impl Mosquitto {
                 .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-v", "-t", topic])
                 .stdout(Stdio::piped()),
         );
-        let out = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        let out = BufReader::new(process.0.stdout.take().unwrap()).split(b'\n');
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
         std::thread::spawn(move || {
-            for line in out.map_while(Result::ok) {
+            // Pictures are among the messages.
+            let lines = out.map_while(Result::ok);
+            for line in lines.map(|l| String::from_utf8_lossy(&l).into_owned()) {
                 if let Some((topic, payload)) = line.split_once(' ') {
                     kept.lock().unwrap().push((topic.to_owned(), payload.to_owned()));
                 }

@@ -1,0 +1,67 @@
+//! The task that drives one connection, and tells the client what comes of it.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Counters;
+use super::carrier::{Connection, Happened};
+use super::command::{Topics, Word};
+use super::link::Ended;
+use super::outbox::Outbox;
+
+/// What the connection's own task tells.
+pub(super) enum Told {
+    Connected { resumed: bool },
+    Word(Word),
+}
+
+/// Drives the connection, in a task of its own because what panics in the library then ends a connection and not the
+/// service, and because acknowledgements must be heard while the client waits for room.
+pub(super) struct Poll {
+    pub(super) connection: Connection,
+    pub(super) topics: Topics,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) told: mpsc::Sender<Told>,
+}
+
+impl Poll {
+    /// To the connection's end and why it came to it; `None`: by our DISCONNECT, or stopped.
+    pub(super) async fn run(
+        mut self,
+        stop: CancellationToken,
+        ended: CancellationToken,
+    ) -> (Connection, Option<Ended>) {
+        let _end_on_drop = ended.drop_guard();
+        let why = loop {
+            // What is cut off half-way is a connection that nobody wants any longer.
+            let happened = tokio::select! {
+                happened = self.connection.next() => happened,
+                () = stop.cancelled() => break None,
+            };
+            match happened {
+                Ok(Happened::Connected { resumed }) => {
+                    let _ = self.told.send(Told::Connected { resumed }).await;
+                }
+                Ok(Happened::Acknowledged(number)) => self.outbox.acknowledged(number),
+                Ok(Happened::Refused(number)) => {
+                    self.counters.events_refused.inc();
+                    self.outbox.acknowledged(number);
+                }
+                Ok(Happened::Heard(heard)) => {
+                    if let Some(word) = self.topics.read(&heard)
+                        && self.told.try_send(Told::Word(word)).is_err()
+                    {
+                        self.counters.commands_dropped.inc();
+                    }
+                }
+                Ok(Happened::Closed) => break None,
+                Ok(Happened::Nothing) => {}
+                Err(why) => break Some(why),
+            }
+        };
+        (self.connection, why)
+    }
+}
