@@ -9,6 +9,7 @@ mod support;
 pub(crate) use support::skip;
 
 use std::net::Ipv4Addr;
+#[cfg(feature = "gst")]
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
