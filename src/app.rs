@@ -1,10 +1,12 @@
 //! The only file that knows every stage: builds the channels, starts the stages, owns reload and shutdown.
 
 mod decoders; // one decoding task a stream
+mod detector; // the detector's thread
 mod doors; // the sockets we listen on
 mod failure; // how a command ends badly
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
+mod signals; // what ends and reloads us
 pub mod state; // the state directory and the node's name
 mod tracking; // detections -> visits
 
@@ -13,10 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +24,11 @@ pub use failure::Failure;
 
 use crate::auth::{Guard, Places};
 use crate::board::{self, Board};
-use crate::config::{self, Config, Loaded};
+use crate::config::{Config, Loaded};
 use crate::control::Control;
 use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
-use crate::detect::worker::{self, DetectorState};
+use crate::detect::worker;
 use crate::detect::{self, Detections, Detector};
 use crate::ingest::{self, IngestCounters};
 use crate::live::Live;
@@ -43,8 +43,10 @@ use crate::supervise::{BackOff, supervise};
 use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
 use crate::{record, web, ws};
 use decoders::Decoders;
+use detector::DetectorThread;
 use doors::Doors;
 use report::{Exits, Identity, Statistics, group};
+use signals::Signals;
 use tracking::Tracking;
 
 pub use tracking::AllCounts;
@@ -119,10 +121,13 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
         let tracking = Arc::clone(&tracking);
         move |frame: &Frame, mut found: Detections| {
-            snapshots.portray(frame, tracking.observe(&mut found));
-            snapshots.offer_found(frame, &found.items);
+            let better = tracking.observe(&mut found);
+            let found = Arc::new(found);
+            // The message first: a picture is copied for those who want one, and the message need not wait for that.
             // No exit listens: nothing is lost that anyone wanted.
-            let _ = out.send(Encoded::new(Arc::clone(&node), Arc::new(found)));
+            let _ = out.send(Encoded::new(Arc::clone(&node), Arc::clone(&found)));
+            snapshots.portray(frame, better);
+            snapshots.offer_found(frame, &found.items);
         }
     };
     let mut detector =
@@ -294,7 +299,6 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut look = tokio::time::interval(LOOK_EVERY);
     let outcome = loop {
         decoders.follow(&streams, &current);
-        tracking.follow(&streams);
         control.saw(streams.list().iter().map(|s| &s.id));
         let now = report::status(
             &who,
@@ -321,7 +325,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                 decoders.set_rates(&current);
                 tracking.set_config(&current);
             }
-            ended = &mut detector.ended => break Err(detector_end(ended)),
+            ended = &mut detector.ended => break Err(detector::end(ended)),
             _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
             _ = signals.terminate.recv() => break Ok(()),
             _ = signals.interrupt.recv() => break Ok(()),
@@ -439,91 +443,5 @@ fn apply(
         let sections = changes.at_restart.join(", ");
         tracing::warn!(sections, "these sections take effect at the next start");
         state.error = Some(format!("restart spotter for the changes of: {sections}"));
-    }
-}
-
-/// The one detector thread, seen from the service.
-struct DetectorThread {
-    ended: oneshot::Receiver<Result<(), String>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    state: watch::Receiver<DetectorState>,
-    /// What the next opening reads.
-    wanted: Arc<Mutex<config::Detect>>,
-}
-
-impl DetectorThread {
-    /// Opens the detector, so that a bad model is refused at start, and gives it a thread of its own.
-    fn start(
-        config: &Config,
-        paths: detect::Paths,
-        scheduler: &Arc<Scheduler>,
-        emit: impl Fn(&Frame, Detections) + Send + 'static,
-    ) -> Result<Self, Failure> {
-        let first = detect::open(&config.detect, &paths).map_err(Failure::config)?;
-        let info = first.info();
-        tracing::info!(model = %info.model, backend = info.backend, threads = info.threads, library = info.library, "detector opened");
-        for refusal in &info.refusals {
-            tracing::warn!(refusal, "detector");
-        }
-        let wanted = Arc::new(Mutex::new(config.detect.clone()));
-        let (state, seen) = watch::channel(DetectorState::default());
-        let (done, ended) = oneshot::channel();
-        let open = {
-            let wanted = Arc::clone(&wanted);
-            Box::new(move || {
-                let detect = wanted.lock().clone();
-                detect::open(&detect, &paths).map_err(|e| e.to_string())
-            })
-        };
-        let scheduler = Arc::clone(scheduler);
-        let thread = std::thread::Builder::new()
-            .name("detect".into())
-            .spawn(move || {
-                let _ = done.send(worker::run(&scheduler, first, open, &state, &emit));
-            })
-            .map_err(Failure::unavailable)?;
-        Ok(Self { ended, thread: Some(thread), state: seen, wanted })
-    }
-
-    /// Waits for the thread, which `Scheduler::close` ends.
-    async fn join(&mut self, at_most: Duration) {
-        let Some(thread) = self.thread.take() else { return };
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        if tokio::time::timeout(at_most, joined).await.is_err() {
-            tracing::warn!("the detector did not end in time and is left behind");
-        }
-    }
-}
-
-fn detector_end(ended: Result<Result<(), String>, oneshot::error::RecvError>) -> Failure {
-    match ended {
-        Ok(Err(error)) => Failure::gave_up(error),
-        Ok(Ok(())) => Failure::gave_up("the detector thread ended"),
-        Err(_) => Failure::gave_up("the detector thread panicked"),
-    }
-}
-
-/// The signals a service manager and a terminal send.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(Failure::unavailable);
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-            hangup: on(SignalKind::hangup())?,
-        })
-    }
-
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -1,0 +1,75 @@
+//! The one detector thread, seen from the service: started, told of new settings, waited for. What it does is in `detect/`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::Failure;
+use crate::config::{self, Config};
+use crate::decode::Frame;
+use crate::detect::scheduler::Scheduler;
+use crate::detect::worker::{self, DetectorState};
+use crate::detect::{self, Detections};
+
+pub(super) struct DetectorThread {
+    pub(super) ended: oneshot::Receiver<Result<(), String>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    pub(super) state: watch::Receiver<DetectorState>,
+    /// What the next opening reads.
+    pub(super) wanted: Arc<Mutex<config::Detect>>,
+}
+
+impl DetectorThread {
+    /// Opens the detector, so that a bad model is refused at start, and gives it a thread of its own.
+    pub(super) fn start(
+        config: &Config,
+        paths: detect::Paths,
+        scheduler: &Arc<Scheduler>,
+        emit: impl Fn(&Frame, Detections) + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let first = detect::open(&config.detect, &paths).map_err(Failure::config)?;
+        let info = first.info();
+        tracing::info!(model = %info.model, backend = info.backend, threads = info.threads, library = info.library, "detector opened");
+        for refusal in &info.refusals {
+            tracing::warn!(refusal, "detector");
+        }
+        let wanted = Arc::new(Mutex::new(config.detect.clone()));
+        let (state, seen) = watch::channel(DetectorState::default());
+        let (done, ended) = oneshot::channel();
+        let open = {
+            let wanted = Arc::clone(&wanted);
+            Box::new(move || {
+                let detect = wanted.lock().clone();
+                detect::open(&detect, &paths).map_err(|e| e.to_string())
+            })
+        };
+        let scheduler = Arc::clone(scheduler);
+        let thread = std::thread::Builder::new()
+            .name("detect".into())
+            .spawn(move || {
+                let _ = done.send(worker::run(&scheduler, first, open, &state, &emit));
+            })
+            .map_err(Failure::unavailable)?;
+        Ok(Self { ended, thread: Some(thread), state: seen, wanted })
+    }
+
+    /// Waits for the thread, which `Scheduler::close` ends.
+    pub(super) async fn join(&mut self, at_most: Duration) {
+        let Some(thread) = self.thread.take() else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(at_most, joined).await.is_err() {
+            tracing::warn!("the detector did not end in time and is left behind");
+        }
+    }
+}
+
+/// Why the thread ended although nobody closed its scheduler.
+pub(super) fn end(ended: Result<Result<(), String>, oneshot::error::RecvError>) -> Failure {
+    match ended {
+        Ok(Err(error)) => Failure::gave_up(error),
+        Ok(Ok(())) => Failure::gave_up("the detector thread ended"),
+        Err(_) => Failure::gave_up("the detector thread panicked"),
+    }
+}
