@@ -34,6 +34,7 @@ pub struct Context {
     pub settings: watch::Receiver<Arc<Config>>,
 }
 
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the last visits may take to be told of after their stream's end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -41,6 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub async fn run(ctx: Context, stop: CancellationToken) {
     let mut seen = ctx.streams.watch();
     let mut running: BTreeMap<StreamId, (Arc<Stream>, JoinHandle<()>)> = BTreeMap::new();
+    // A stream's task that panicked is started anew with the next look.
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         running.retain(|_, (_, task)| !task.is_finished());
         for stream in ctx.streams.list() {
@@ -53,6 +56,7 @@ pub async fn run(ctx: Context, stop: CancellationToken) {
         }
         tokio::select! {
             changed = seen.changed() => if changed.is_err() { break },
+            _ = look.tick() => {}
             () = stop.cancelled() => break,
         }
     }
@@ -84,6 +88,8 @@ async fn record(ctx: Context, stream: Arc<Stream>, stop: CancellationToken) {
     loop {
         let orders = tokio::select! {
             read = units.next() => match read {
+                // Nobody wants it: making fragments would be work for nothing.
+                Some(Read::Unit(_)) if wish.mode == RecordMode::Off => continue,
                 Some(Read::Unit(unit)) => {
                     let done = cutter.push(unit);
                     done.map(|fragment| roll.fragment(fragment, &wish)).unwrap_or_default()
@@ -99,7 +105,8 @@ async fn record(ctx: Context, stream: Arc<Stream>, stop: CancellationToken) {
             event = events.recv() => match event {
                 Ok(event) if event.after.stream == stream.id => roll.event(&event, &wish),
                 Ok(_) => continue,
-                Err(RecvError::Lagged(_)) => {
+                Err(RecvError::Lagged(n)) => {
+                    store.counted().recordings_events_missed.add(n);
                     roll.missed_events();
                     continue;
                 }
@@ -107,7 +114,14 @@ async fn record(ctx: Context, stream: Arc<Stream>, stop: CancellationToken) {
             },
             Ok(()) = settings.changed() => {
                 wish = Wish::of(&settings.borrow_and_update(), &stream.id);
-                continue;
+                match wish.mode {
+                    // What comes in until it is on again leaves a gap.
+                    RecordMode::Off => {
+                        cutter.skip();
+                        roll.off()
+                    }
+                    RecordMode::Events | RecordMode::Continuous => continue,
+                }
             }
         };
         carry_out(&mut roll, orders, &wish);

@@ -99,6 +99,13 @@ impl Roll {
         self.lost = true;
     }
 
+    /// Nothing is recorded any more: ends the file being written, forgets what waits.
+    pub(super) fn off(&mut self) -> Vec<Order> {
+        self.before.clear();
+        self.bytes = 0;
+        self.writing.take().map(|_| Order::End).into_iter().collect()
+    }
+
     fn wants(&self, fragment: &Fragment, wish: &Wish) -> bool {
         match wish.mode {
             RecordMode::Off => false,

@@ -52,6 +52,8 @@ pub struct Counters {
     pub fragments_dropped: Counter,
     /// Times that a recorder fell behind its stream.
     pub recordings_lagged: Counter,
+    /// Events that a stream's recorder lost because it was slow; whoever was there is taken to be gone.
+    pub recordings_events_missed: Counter,
     pub segments_recovered: Counter,
     pub segments_deleted: Counter,
     pub events_deleted: Counter,
