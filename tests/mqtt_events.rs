@@ -98,12 +98,30 @@ async fn waits(node: &Node, n: usize) {
     }
 }
 
-/// A broker that keeps sessions, and a subscriber with one, which comes back by itself.
+/// A broker that keeps sessions and a log, and a subscriber with one, which comes back by itself.
 fn lasting(dir: &std::path::Path) -> String {
+    let dir = dir.display();
     format!(
-        "user root\nallow_anonymous true\npersistence true\npersistence_location {}/",
-        dir.display()
+        "user root\nallow_anonymous true\npersistence true\npersistence_location {dir}/\n\
+         log_type all\nlog_dest file {dir}/broker.log"
     )
+}
+
+/// Waits until the broker has the subscriber's answer to every message that wants one. Until then it would rightly send
+/// them again, whatever we do.
+async fn reader_has_answered(dir: &std::path::Path) {
+    let until = Instant::now() + SOON;
+    loop {
+        let log = std::fs::read_to_string(dir.join("broker.log")).unwrap_or_default();
+        let sent = |l: &&str| l.contains("Sending PUBLISH to reader") && l.contains(", q1,");
+        let answered = |l: &&str| l.contains("Received PUBACK from reader");
+        let counts = (log.lines().filter(sent).count(), log.lines().filter(answered).count());
+        if counts.0 > 0 && counts.0 == counts.1 {
+            return;
+        }
+        assert!(Instant::now() < until, "sent and answered: {counts:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 const LASTING: [&str; 5] = ["-c", "-i", "reader", "-V", "mqttv311"];
@@ -129,6 +147,7 @@ async fn events_wait_for_a_broker_that_is_away_and_come_once_in_order_with_their
         waits(&node, 0).await;
         assert_eq!(node.ctx.counters.events_published.get(), 5);
         assert_eq!(node.ctx.outbox.state().on_disk, 0);
+        reader_has_answered(dir.path()).await;
 
         // mosquitto writes down who subscribed when it is ended in good order.
         broker.terminate();

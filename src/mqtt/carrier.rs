@@ -29,6 +29,15 @@ pub(super) enum Promise {
     Numbered(u64),
 }
 
+/// What the broker is to keep of a topic for us while we are not connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// QoS 1.
+    WhileAway,
+    /// QoS 0.
+    Nothing,
+}
+
 /// The connection has no room for another request now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
@@ -178,10 +187,14 @@ impl Sender {
         Ok(())
     }
 
-    pub(super) fn subscribe(&self, topic: &str) -> Result<(), NoRoom> {
+    pub(super) fn subscribe(&self, topic: &str, keeping: Keeping) -> Result<(), NoRoom> {
+        let (qos, qos5) = match keeping {
+            Keeping::WhileAway => (QoS::AtLeastOnce, QoS5::AtLeastOnce),
+            Keeping::Nothing => (QoS::AtMostOnce, QoS5::AtMostOnce),
+        };
         let asked = match &self.client {
-            Client::V4(client) => client.try_subscribe(topic, QoS::AtLeastOnce).is_ok(),
-            Client::V5(client) => client.try_subscribe(topic, QoS5::AtLeastOnce).is_ok(),
+            Client::V4(client) => client.try_subscribe(topic, qos).is_ok(),
+            Client::V5(client) => client.try_subscribe(topic, qos5).is_ok(),
         };
         asked.then_some(()).ok_or(NoRoom)
     }

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
-use super::carrier::{self, Connection, Promise, Sender};
+use super::carrier::{self, Connection, Keeping, Promise, Sender};
 use super::command::Word;
 use super::link::{self, Ended, Endpoint, LinkError, Options};
 use super::outbox::{self, Outbox};
@@ -293,7 +293,7 @@ impl Client<'_> {
     /// A run that died left its streams online: they come to us now, and are set right.
     fn look_for_leftovers(&self, line: &Line<'_>) {
         let statuses = self.voice.topic("+/status");
-        if line.sender.subscribe(&statuses).is_ok() {
+        if line.sender.subscribe(&statuses, Keeping::Nothing).is_ok() {
             let sender = line.sender.clone();
             tokio::spawn(async move {
                 sleep(LEFTOVERS).await;

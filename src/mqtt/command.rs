@@ -1,7 +1,7 @@
 //! What others tell us over MQTT, read: commands for a stream, and words of Home Assistant, of our own past and of other
 //! nodes. It reads only.
 
-use super::carrier::Heard;
+use super::carrier::{Heard, Keeping};
 use crate::config::RecordMode;
 use crate::control::Setting;
 use crate::media::StreamId;
@@ -39,12 +39,14 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    pub(super) fn subscriptions(&self) -> Vec<String> {
-        let mut all: Vec<_> = ["instance", "+/detect/set", "+/recordings/set", "+/threshold/set"]
-            .map(|t| format!("{}/{t}", self.base))
+    pub(super) fn subscriptions(&self) -> Vec<(String, Keeping)> {
+        let mut all: Vec<_> = ["+/detect/set", "+/recordings/set", "+/threshold/set"]
+            .map(|t| (format!("{}/{t}", self.base), Keeping::WhileAway))
             .into();
-        all.extend(self.discovery.clone());
-        all.extend(self.birth.clone());
+        // What an earlier run said, held back for us in its session, would look like another node speaking now.
+        all.push((format!("{}/instance", self.base), Keeping::Nothing));
+        let others = self.discovery.iter().chain(&self.birth);
+        all.extend(others.map(|topic| (topic.clone(), Keeping::WhileAway)));
         all
     }
 

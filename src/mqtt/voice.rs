@@ -109,8 +109,8 @@ impl<'a> Voice<'a> {
     pub(super) async fn hello(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
         self.said.clear();
         // Before anything is retained anew, so that what an earlier run left is heard.
-        for topic in self.topics.subscriptions() {
-            line.when_room(|| line.sender.subscribe(&topic)).await?;
+        for (topic, keeping) in self.topics.subscriptions() {
+            line.when_room(|| line.sender.subscribe(&topic, keeping)).await?;
         }
         self.keep(line, "available", Bytes::from_static(b"online")).await?;
         self.keep(line, "instance", self.instance.clone().into()).await?;
