@@ -4,7 +4,7 @@ COPY board/cross-packages.txt /tmp/
 # GStreamer's development packages cannot be there for x86-64 and arm64 at once; here only arm64's are needed.
 RUN dpkg --add-architecture arm64 && apt-get update && \
     sed -e 's/#.*//' /tmp/cross-packages.txt | xargs apt-get install -y --no-install-recommends \
-        ca-certificates gcc libc6-dev pkg-config libgstreamer1.0-dev:arm64 libgstreamer-plugins-base1.0-dev:arm64 && \
+        ca-certificates gcc libc6-dev libclang-dev pkg-config libgstreamer1.0-dev:arm64 libgstreamer-plugins-base1.0-dev:arm64 && \
     rm -rf /var/lib/apt/lists/* /tmp/cross-packages.txt
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \

@@ -4,6 +4,7 @@ mod decoders; // one decoding task a stream
 mod detector; // the detector's thread
 mod doors; // the sockets we listen on
 mod failure; // how a command ends badly
+mod local; // cameras, lamps and the pause
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
 mod signals; // what ends and reloads us
@@ -45,6 +46,7 @@ use crate::{record, web, ws};
 use decoders::Decoders;
 use detector::DetectorThread;
 use doors::Doors;
+use local::Local;
 use report::{Exits, Identity, Statistics, group};
 use signals::Signals;
 use tracking::Tracking;
@@ -116,6 +118,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let settings_seen = control.settings();
     let store = Store::start(dir.clone(), settings_seen.clone()).map_err(Failure::unavailable)?;
     let tracking = Tracking::new(&config);
+    let keys = (Arc::clone(&guard), who.addresses.clone());
+    let mut local = Local::new(&config, &dir, &board, &streams, tracking.counts.subscribe(), keys);
     let emit = {
         let (node, out, snapshots) =
             (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
@@ -170,6 +174,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             }),
             ("webrtc", group(&webrtc_counters)),
             ("live", group(&live.counters)),
+            ("sources", {
+                let sources = Arc::clone(&local.sources);
+                Box::new(move || sources.counters())
+            }),
             ("relays", {
                 let relays = Arc::clone(&relays);
                 Box::new(move || relays.counters())
@@ -212,6 +220,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         settings: settings_seen,
     };
     let record = tokio::spawn(record::run(record_context, record_stop.clone()));
+    local.sources.follow(&config.source);
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
@@ -224,6 +233,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         counts: tracking.counts.subscribe(),
         snapshots: Arc::clone(&snapshots),
         control: Arc::clone(&control),
+        pause: Arc::clone(&local.pause),
         kept: {
             let store = Arc::clone(&store);
             Arc::new(move |visit| store.kept(visit))
@@ -268,6 +278,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         stats: statistics.reader(),
         snapshots: Arc::clone(&snapshots),
         control: Arc::clone(&control),
+        pause: Arc::clone(&local.pause),
         live,
         store: Arc::clone(&store),
         settings: control.settings(),
@@ -310,13 +321,16 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                 mqtt: link_seen.borrow_and_update().clone(),
                 storage: storage_seen.borrow_and_update().clone(),
             },
+            local.status(),
             config_state.clone(),
         );
+        local.show(&now);
         publish(&status, now);
         tokio::select! {
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
             _ = relays_seen.changed() => {}
+            () = local.changed() => {}
             _ = detector.state.changed() => {}
             Ok(()) = link_seen.changed() => {}
             Ok(()) = storage_seen.changed() => {}
@@ -344,6 +358,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                         if changes.relays {
                             relays.follow(&changes.config.relay);
                         }
+                        local.apply(&changes).await;
                         // Rates and rules are taken up with what is switched laid over them.
                         control.set_base(changes.config);
                     }
@@ -363,6 +378,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     tracing::info!(grace_s = grace.as_secs(), "shutting down; a second signal ends at once");
     let drain = async {
         ingest_stop.cancel();
+        local.sources.finish(grace / 3).await;
         if !ingest.is_finished() {
             let _ = (&mut ingest).await;
         }
@@ -375,6 +391,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         record_stop.cancel();
         drop(detections);
         exits_stop.cancel();
+        local.finish().await;
         let _ = record.await;
         let _ = keep.await;
         store.finish().await;

@@ -1,6 +1,12 @@
 //! What this machine is and has, read from the kernel's own files; what it runs best by default.
 //! Everything is read below a root directory, so that tests can show it another machine.
 
+mod drivers; // what stands behind a device node
+pub mod button; // contacts -> presses (pure)
+pub mod follow; // animals in view -> an output's level (pure)
+pub mod hands; // the thread behind lamps, outputs and the button
+pub mod lamp; // mood and time -> the lamp's level (pure)
+pub mod pins; // lines behind embedded-hal's traits
 mod sensors; // temperature, throttling, memory in use
 
 use std::fs;
@@ -8,9 +14,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use sensors::{temperature_c, throttled};
+pub use drivers::{DelegateReport, driver_of};
+pub use sensors::{Zone, since_boot, temperature_c, throttled, zones};
 
 use crate::decode::{self, DecoderReport};
+use crate::source::{self, CameraReport};
+use pins::ChipReport;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,13 +65,20 @@ pub struct Probe {
     pub decoders: Vec<DecoderReport>,
     /// Set when decoders could not be looked for at all.
     pub decoders_error: Option<String>,
-    /// Video nodes, as "video0: name".
-    pub cameras: Vec<String>,
-    /// GPIO chips, as "gpiochip0: label".
-    pub gpio: Vec<String>,
+    /// TFLite delegates that spotter has heard of.
+    pub delegates: Vec<DelegateReport>,
+    pub cameras: Vec<CameraReport>,
+    /// Set when cameras could not be looked for at all.
+    pub cameras_error: Option<String>,
+    pub gpio: Vec<ChipReport>,
+    /// Why there is no chip.
+    pub gpio_error: Option<String>,
+    /// The warmest zone, and all of them.
     pub temperature_c: Option<f32>,
-    /// What slows the processor now, if the machine tells.
+    pub zones: Vec<Zone>,
+    /// What slows the processor now, and what did since the machine was started; empty too where it does not tell.
     pub throttled: Vec<String>,
+    pub throttled_before: Vec<String>,
 }
 
 /// This machine.
@@ -78,16 +94,30 @@ pub fn probe() -> Probe {
         Ok(found) => (found, None),
         Err(e) => (Vec::new(), Some(e.to_string())),
     };
+    let (cameras, cameras_error) = told(source::cameras());
+    let (gpio, gpio_error) = told(pins::chips().map_err(|e| e.to_string()));
     Probe {
         profile: board.kind.profile(),
         board,
         kernel: text(&root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
         decoders,
         decoders_error,
-        cameras: cameras(root),
-        gpio: gpio_chips(root),
+        delegates: drivers::delegates(root),
+        cameras,
+        cameras_error,
+        gpio,
+        gpio_error,
         temperature_c: temperature_c(root),
+        zones: zones(root),
         throttled: throttled(root),
+        throttled_before: since_boot(root),
+    }
+}
+
+fn told<T>(looked: Result<Vec<T>, String>) -> (Vec<T>, Option<String>) {
+    match looked {
+        Ok(found) => (found, None),
+        Err(why) => (Vec::new(), Some(why)),
     }
 }
 
@@ -165,30 +195,6 @@ fn memory_mib(root: &Path) -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-fn cameras(root: &Path) -> Vec<String> {
-    let class = root.join("sys/class/video4linux");
-    let named = |node: String| {
-        let name = text(&class.join(&node).join("name"));
-        node.starts_with("video").then(|| format!("{node}: {}", name.unwrap_or_default()))
-    };
-    entries(&class).into_iter().filter_map(named).collect()
-}
-
-fn gpio_chips(root: &Path) -> Vec<String> {
-    // The bus lists the chips by the numbers of /dev, the class has their labels under older numbers.
-    let bus = root.join("sys/bus/gpio/devices");
-    let named = |chip: String| {
-        let label = text(&bus.join(&chip).join("of_node/name"))
-            .or_else(|| text(&bus.join(&chip).join("../label")))
-            .or_else(|| text(&bus.join(&chip).join("label")));
-        match label {
-            Some(label) => format!("{chip}: {label}"),
-            None => chip,
-        }
-    };
-    entries(&bus).into_iter().filter(|c| c.starts_with("gpiochip")).map(named).collect()
-}
-
 /// A small text file without its end of line or, in the device tree, its end of string.
 fn text(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
@@ -249,10 +255,6 @@ mod tests {
             ("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0"),
             ("proc/cpuinfo", "processor\t: 0\nprocessor\t: 1\nprocessor\t: 2\nprocessor\t: 3\n"),
             ("proc/meminfo", "MemTotal:        3884360 kB\nMemFree:  1 kB\n"),
-            ("sys/class/video4linux/video10/name", "bcm2835-codec-decode\n"),
-            ("sys/class/video4linux/video0/name", "unicam\n"),
-            ("sys/class/video4linux/v4l-subdev0/name", "imx219\n"),
-            ("sys/bus/gpio/devices/gpiochip0/label", "pinctrl-bcm2711\n"),
         ]);
         let board = Board::read(root.path(), "aarch64");
         let expected = Board {
@@ -264,8 +266,6 @@ mod tests {
         };
         assert_eq!(board, expected);
         assert_eq!(board.kind.profile().model, "picodet-s-416");
-        assert_eq!(cameras(root.path()), ["video0: unicam", "video10: bcm2835-codec-decode"]);
-        assert_eq!(gpio_chips(root.path()), ["gpiochip0: pinctrl-bcm2711"]);
     }
 
     #[test]
@@ -273,7 +273,6 @@ mod tests {
         let root = machine(&[]);
         let board = Board::read(root.path(), "x86_64");
         assert_eq!((board.kind, board.cores, board.model.as_str()), (BoardKind::X86, 1, "unknown"));
-        assert!(cameras(root.path()).is_empty() && gpio_chips(root.path()).is_empty());
     }
 
     #[test]

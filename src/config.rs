@@ -1,6 +1,7 @@
 //! What the owner can set: one section a stage, every key with a default, unknown keys refused.
 //! Reading files and environment is in `load.rs`, judging the values in `validate.rs`.
 
+mod attached; // cameras, lamps and buttons
 mod load;
 mod validate;
 
@@ -11,6 +12,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use attached::{
+    Button, Gpio, GpioBackend, Led, Line, Output, Pull, Source, SourceBackend, SourceFormat,
+};
 pub use load::{ConfigError, Fault, Loaded, load, locate, parse};
 pub use validate::Problem;
 
@@ -30,6 +34,9 @@ pub struct Config {
     pub web: Web,
     /// Streams pushed on to other servers.
     pub relay: Vec<Relay>,
+    /// Cameras of this machine.
+    pub source: Vec<Source>,
+    pub gpio: Gpio,
     /// Per-stream settings by stream name.
     pub stream: BTreeMap<String, StreamConfig>,
 }
@@ -43,6 +50,8 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// How long a shutdown may take to drain, seconds.
     pub shutdown_grace_s: u64,
+    /// A privacy pause goes on after the machine was started anew. It always outlives the service alone.
+    pub pause_outlasts_reboot: bool,
 }
 
 /// What the owner opened to callers from elsewhere than loopback without a credential.
@@ -340,7 +349,12 @@ pub struct StreamConfig {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { name: String::new(), state_dir: PathBuf::new(), shutdown_grace_s: 10 }
+        Self {
+            name: String::new(),
+            state_dir: PathBuf::new(),
+            shutdown_grace_s: 10,
+            pause_outlasts_reboot: false,
+        }
     }
 }
 

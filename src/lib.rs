@@ -4,9 +4,11 @@
 
 pub mod config; // what the owner asked for, checked
 pub mod control; // what is switched while it runs
+pub mod pause; // nothing is seen or recorded for a while
 pub mod auth; // who may come through which door
 
 pub mod ingest; // RTMP connections -> access units
+pub mod source; // cameras of this machine -> access units
 pub mod media; // access units, the GOP ring, the list of streams
 pub mod live; // access units -> fragmented MP4 for many viewers, HLS
 pub mod decode; // access units -> pictures
@@ -23,7 +25,7 @@ pub mod relay; // access units -> RTMP readers, and on to other servers
 pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 
 pub mod app; // the only file that knows every stage
-pub mod board; // what this machine is and has
+pub mod board; // what this machine is and has; lamps and buttons
 pub mod health; // counters and latencies
 pub mod reload; // a changed configuration, judged before anyone sees it
 pub mod supervise; // restart with back-off

@@ -32,6 +32,8 @@ pub struct Changes {
     pub detector: bool,
     pub rates: bool,
     pub relays: bool,
+    pub sources: bool,
+    pub gpio: bool,
     /// What counts as an animal.
     pub rules: bool,
     /// Sections that take effect at the next start only.
@@ -92,6 +94,8 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         auth: old.auth != new.auth,
         detector: same_rate != old.detect,
         relays: old.relay != new.relay,
+        sources: old.source != new.source,
+        gpio: old.gpio != new.gpio,
         rates: rates_of(old) != rates_of(new),
         rules: (&old.events, &old.stream) != (&new.events, &new.stream),
         at_restart: fixed.into_iter().filter(|(_, differs)| *differs).map(|(n, _)| n).collect(),

@@ -1,5 +1,6 @@
 //! The versioned JSON of MQTT and WebSocket, held by golden files. It shapes messages; the exits carry them.
 
+mod attached; // cameras, pins, the pause
 mod demo; // the old demo's messages
 mod event; // an animal's visit
 mod filter; // what of all that one subscriber gets
@@ -18,6 +19,7 @@ use crate::media::StreamStatus;
 use crate::media::stream::StreamSummary;
 use crate::relay::{RelayState, RelayStatus};
 
+pub use attached::{Attached, PauseInfo, PinInUse, SourceInUse};
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
 pub use event::{Kept, event, message_id, visit_json};
 pub use filter::{BadFilter, Filter, Heard};
@@ -232,6 +234,8 @@ pub struct NodeStatus {
     pub mqtt: LinkState,
     pub capacity: Capacity,
     pub storage: Storage,
+    #[serde(flatten)]
+    pub attached: Attached,
     pub config: ConfigState,
 }
 
@@ -574,6 +578,7 @@ mod tests {
                 used_bytes: 5_000_000_000,
                 written_today_bytes: 300_000_000,
             },
+            attached: attached::example(),
             config: ConfigState { file: "/etc/spotter/spotter.toml".into(), error: None },
         };
         golden("status", &node_status("spotter-3f2a", &status));

@@ -14,8 +14,8 @@ use crate::detect::worker::DetectorState;
 use crate::media::{StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
-    Addresses, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats, NodeStatus,
-    RelayInUse, Storage, StreamMeter,
+    Addresses, Attached, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats,
+    NodeStatus, RelayInUse, Storage, StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -40,6 +40,7 @@ pub(super) fn status(
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
     exits: Exits,
+    attached: Attached,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -62,6 +63,7 @@ pub(super) fn status(
             detections_per_s: detections_per_s(streams),
         },
         storage: exits.storage,
+        attached,
         config,
     }
 }
@@ -112,6 +114,7 @@ impl Statistics {
                 cpu_seconds: cpu.used_s,
                 memory_bytes: memory_bytes(),
                 temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
+                throttled: !board::throttled(Path::new("/")).is_empty(),
             },
             streams: meter.read(&self.streams.list(), Instant::now()),
             counters: self.groups.iter().map(|(name, read)| (*name, read())).collect(),

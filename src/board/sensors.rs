@@ -2,26 +2,55 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::{entries, text};
+
+/// A place whose temperature the kernel knows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Zone {
+    /// As in "cpu-thermal".
+    pub name: String,
+    pub temperature_c: f32,
+}
+
+/// All thermal zones that tell.
+pub fn zones(root: &Path) -> Vec<Zone> {
+    let class = root.join("sys/class/thermal");
+    let names = entries(&class).into_iter().filter(|n| n.starts_with("thermal_zone"));
+    let zone = |name: String| {
+        let millis: i32 = text(&class.join(&name).join("temp"))?.parse().ok()?;
+        // Zones that are off report zero or nonsense below it.
+        let temperature_c = (1..200_000).contains(&millis).then_some(millis as f32 / 1000.0)?;
+        Some(Zone { name: text(&class.join(&name).join("type")).unwrap_or(name), temperature_c })
+    };
+    names.filter_map(zone).collect()
+}
 
 /// The warmest thermal zone in degrees Celsius.
 pub fn temperature_c(root: &Path) -> Option<f32> {
-    let class = root.join("sys/class/thermal");
-    let zones = entries(&class).into_iter().filter(|n| n.starts_with("thermal_zone"));
-    let millis = zones.filter_map(|z| text(&class.join(z).join("temp"))?.parse::<i32>().ok());
-    // Zones that are off report zero or nonsense below it.
-    millis.filter(|m| (1..200_000).contains(m)).max().map(|m| m as f32 / 1000.0)
+    zones(root).into_iter().map(|z| z.temperature_c).reduce(f32::max)
 }
 
 /// What slows the processor now, in words; empty when nothing does or the machine does not tell.
 pub fn throttled(root: &Path) -> Vec<String> {
-    let firmware = text(&root.join("sys/devices/platform/soc/soc:firmware/get_throttled"));
-    if let Some(bits) =
-        firmware.and_then(|t| u32::from_str_radix(t.trim_start_matches("0x"), 16).ok())
-    {
-        return pi_throttled(bits);
-    }
-    cooling(root)
+    pi_bits(root).map_or_else(|| cooling(root), pi_throttled)
+}
+
+/// The same for any time since the machine was started, which only Raspberry Pi's firmware tells.
+pub fn since_boot(root: &Path) -> Vec<String> {
+    pi_bits(root).map_or_else(Vec::new, |bits| pi_throttled(bits >> 16))
+}
+
+fn pi_bits(root: &Path) -> Option<u32> {
+    // One place on the older boards, another on Pi 5.
+    let places = [
+        "sys/devices/platform/soc/soc:firmware/get_throttled",
+        "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled",
+        "sys/devices/platform/axi/axi:firmware/get_throttled",
+    ];
+    let told = places.iter().find_map(|p| text(&root.join(p)))?;
+    u32::from_str_radix(told.trim_start_matches("0x"), 16).ok()
 }
 
 /// Raspberry Pi's firmware: bits 0 to 3 say what is so now (raspberrypi.com, vcgencmd get_throttled).
@@ -40,9 +69,12 @@ fn cooling(root: &Path) -> Vec<String> {
         let kind = text(&class.join(&device).join("type"))?;
         let state = text(&class.join(&device).join("cur_state"))?.parse::<u32>().ok()?;
         let processor = kind.contains("cpufreq") || kind == "Processor";
-        (processor && state > 0).then(|| format!("{kind} cooling at step {state}"))
+        // Without the step, which changes all the time.
+        (processor && state > 0).then(|| format!("held back by {kind}"))
     });
-    active.collect()
+    let mut active: Vec<_> = active.collect();
+    active.dedup();
+    active
 }
 
 #[cfg(test)]
@@ -54,6 +86,7 @@ mod tests {
     fn the_warmest_zone_counts() {
         let root = machine(&[
             ("sys/class/thermal/thermal_zone0/temp", "48312\n"),
+            ("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n"),
             ("sys/class/thermal/thermal_zone1/temp", "61500\n"),
             ("sys/class/thermal/thermal_zone2/temp", "-274000\n"),
             ("sys/class/thermal/cooling_device0/type", "thermal-cpufreq-0\n"),
@@ -62,7 +95,8 @@ mod tests {
             ("sys/class/thermal/cooling_device1/cur_state", "3\n"),
         ]);
         assert_eq!(temperature_c(root.path()), Some(61.5));
-        assert_eq!(throttled(root.path()), ["thermal-cpufreq-0 cooling at step 2"]);
+        assert_eq!(zones(root.path())[0].name, "cpu-thermal");
+        assert_eq!(throttled(root.path()), ["held back by thermal-cpufreq-0"]);
     }
 
     #[test]
@@ -72,7 +106,9 @@ mod tests {
             throttled(machine(&[(file, "50005\n")]).path()),
             ["supply voltage too low", "throttled"]
         );
-        assert!(throttled(machine(&[(file, "50000\n")]).path()).is_empty());
+        let before = machine(&[(file, "50000\n")]);
+        assert!(throttled(before.path()).is_empty());
+        assert_eq!(since_boot(before.path()), ["supply voltage too low", "throttled"]);
         assert!(throttled(machine(&[(file, "rubbish")]).path()).is_empty());
     }
 

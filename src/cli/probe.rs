@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use spotter::app::{self, Failure};
-use spotter::board::{self, Probe};
+use spotter::board::{self, Probe, Zone};
 use spotter::config::{Config, DetectBackend};
 use spotter::detect::DetectorInfo;
+use spotter::source::CameraReport;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -68,12 +69,15 @@ fn print(report: &Report) {
     println!("kernel     {}", m.kernel);
     println!("defaults   model {}, {} threads", m.profile.model, m.profile.threads);
     match m.temperature_c {
-        Some(t) => println!("temperature {t:.0} C"),
+        Some(t) => {
+            let zone = |z: &Zone| format!("{} {:.0}", z.name, z.temperature_c);
+            let zones: Vec<_> = m.zones.iter().map(zone).collect();
+            println!("temperature {t:.0} C ({})", zones.join(", "));
+        }
         None => println!("temperature not told by this machine"),
     }
-    for t in &m.throttled {
-        println!("throttled  {t}");
-    }
+    let list = |all: &[String]| if all.is_empty() { "no".to_owned() } else { all.join(", ") };
+    println!("throttled  {}; since the start: {}", list(&m.throttled), list(&m.throttled_before));
     println!("video decoders");
     if let Some(e) = &m.decoders_error {
         println!("  none: {e}");
@@ -81,7 +85,9 @@ fn print(report: &Report) {
     for d in &m.decoders {
         let mark = if d.present { "yes" } else { "no " };
         let kind = if d.hardware { "hardware" } else { "software" };
-        println!("  {mark} {:<16} {:<12} {kind}  {}", d.element, d.codecs.join(" "), d.detail);
+        let driver = d.driver.as_ref().map(|d| format!(", driver {d}")).unwrap_or_default();
+        let codecs = d.codecs.join(" ");
+        println!("  {mark} {:<16} {codecs:<12} {kind}  {}{driver}", d.element, d.detail);
     }
     println!("detectors");
     for d in &report.detectors {
@@ -98,14 +104,41 @@ fn print(report: &Report) {
             }
         }
     }
-    list("cameras", &m.cameras);
-    list("gpio", &m.gpio);
+    println!("delegates");
+    for d in &m.delegates {
+        let mark = if d.path.is_some() { "yes" } else { "no " };
+        println!("  {mark} {} for {}: {}", d.path.as_deref().unwrap_or(d.library), d.of, d.detail);
+    }
+    println!("cameras");
+    none_found(m.cameras.is_empty(), m.cameras_error.as_deref(), "no /dev/video*");
+    m.cameras.iter().for_each(camera);
+    println!("gpio");
+    none_found(m.gpio.is_empty(), m.gpio_error.as_deref(), "no chip");
+    for chip in &m.gpio {
+        match (&chip.error, chip.lines) {
+            (Some(error), _) => println!("  no  {}: {error}", chip.chip),
+            (None, lines) => {
+                println!("  yes {}: {}, {} lines", chip.chip, chip.label, lines.unwrap_or(0));
+                chip.named.iter().for_each(|line| println!("      {line}"));
+            }
+        }
+    }
 }
 
-fn list(title: &str, items: &[String]) {
-    println!("{title}");
-    if items.is_empty() {
-        println!("  none found");
+fn none_found(empty: bool, error: Option<&str>, usual: &str) {
+    if empty {
+        println!("  none: {}", error.unwrap_or(usual));
     }
-    items.iter().for_each(|i| println!("  {i}"));
+}
+
+fn camera(c: &CameraReport) {
+    let mark = if c.reason.is_none() { "yes" } else { "no " };
+    let place = [&c.driver, &c.bus].into_iter().filter(|t| !t.is_empty()).cloned();
+    let place: Vec<_> = place.chain(c.by_id.clone()).collect();
+    let reason = c.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    println!("  {mark} {} {:?} {}{reason}", c.node, c.name, place.join(", "));
+    for f in &c.formats {
+        let not = if f.usable { "" } else { " (not taken)" };
+        println!("      {}{not} {}", f.fourcc, f.sizes.join(", "));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Area, Config, Delegate, LabelRules};
+use super::{Area, Config, Delegate, LabelRules, Source};
 use crate::media::StreamId;
 use crate::relay::target::Target;
 
@@ -15,16 +15,16 @@ pub struct Problem {
 }
 
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn unless(&mut self, fine: bool, key: &str, message: impl FnOnce() -> String) {
+    pub(super) fn unless(&mut self, fine: bool, key: &str, message: impl FnOnce() -> String) {
         if !fine {
             self.0.push(Problem { key: key.to_owned(), message: message() });
         }
     }
 
-    fn between<T: PartialOrd + std::fmt::Display>(
+    pub(super) fn between<T: PartialOrd + std::fmt::Display>(
         &mut self,
         key: &str,
         value: T,
@@ -36,7 +36,7 @@ impl Problems {
     }
 
     /// A text that becomes one level of an MQTT topic.
-    fn topic_part(&mut self, key: &str, text: &str) {
+    pub(super) fn topic_part(&mut self, key: &str, text: &str) {
         let fine = !text.contains(['/', '+', '#', '\0', ' ']) && text.len() <= 64;
         self.unless(fine, key, || {
             format!("{text:?} cannot stand in a topic: use at most 64 letters, digits, '-' or '_'")
@@ -80,6 +80,8 @@ impl Config {
         self.websocket(&mut p);
         self.web(&mut p);
         self.relay(&mut p);
+        Source::judge_all(&self.source, &mut p);
+        self.gpio.judge(&mut p);
         for (name, stream) in &self.stream {
             if let Err(bad) = StreamId::new(name) {
                 p.unless(false, &format!("stream.{name}"), || bad.to_string());

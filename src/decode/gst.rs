@@ -30,7 +30,7 @@ pub(super) struct GstDecoder {
 }
 
 /// Starts GStreamer once; later calls cost nothing.
-pub(super) fn start() -> Result<(), DecodeError> {
+pub(crate) fn start() -> Result<(), DecodeError> {
     gst::init().map_err(|e| DecodeError::Start(e.to_string()))
 }
 
@@ -242,7 +242,7 @@ fn not_there(error: &glib::Error) -> String {
 }
 
 /// An error message in one line, as short as it can be and still say what happened.
-pub(super) fn told(error: &gst::message::Error) -> String {
+pub(crate) fn told(error: &gst::message::Error) -> String {
     let detail = error.debug().unwrap_or_default();
     // The first line of the detail is the place in GStreamer's source.
     match detail.lines().nth(1).map(str::trim).filter(|l| !l.is_empty()) {

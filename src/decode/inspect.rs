@@ -13,6 +13,8 @@ pub struct DecoderReport {
     pub present: bool,
     /// The device or plugin behind it when it is there, else why it is not.
     pub detail: String,
+    /// The driver behind the device, where there is one.
+    pub driver: Option<String>,
 }
 
 /// Looks for every known decoder. May open devices for a moment; takes some tenths of a second.
@@ -20,13 +22,13 @@ pub struct DecoderReport {
 pub fn inspect() -> Result<Vec<DecoderReport>, DecodeError> {
     super::gst::start()?;
     let report = |known: &super::elements::Known| {
-        let (present, detail) = match found::element(known) {
-            Ok(behind) => (true, behind),
-            Err(why) => (false, why),
+        let (present, detail, driver) = match found::element(known) {
+            Ok((behind, driver)) => (true, behind, driver),
+            Err(why) => (false, why, None),
         };
         let codecs = known.codecs.iter().map(|c| c.name()).collect();
         let (element, hardware) = (known.name, known.hardware);
-        DecoderReport { element, codecs, hardware, present, detail }
+        DecoderReport { element, codecs, hardware, present, detail, driver }
     };
     Ok(super::elements::KNOWN.iter().map(report).collect())
 }
@@ -41,22 +43,26 @@ mod found {
     use gstreamer as gst;
     use gstreamer::prelude::*;
 
+    use std::path::Path;
+
+    use crate::board::driver_of;
     use crate::decode::elements::Known;
 
     /// What is behind an element that opens, or why it does not.
-    pub(super) fn element(known: &Known) -> Result<String, String> {
+    pub(super) fn element(known: &Known) -> Result<(String, Option<String>), String> {
         let missing = || format!("not there; it comes with {}", known.comes_with);
         let factory = gst::ElementFactory::find(known.name).ok_or_else(missing)?;
         let element = factory.create().build().map_err(|e| format!("cannot be made: {e}"))?;
         // Ready is the state in which a decoder holds its device and no stream yet.
         let ready = element.set_state(gst::State::Ready);
         let device = ["device", "device-path"].into_iter().find_map(|p| text(&element, p));
+        let driver = device.as_deref().and_then(|d| driver_of(Path::new("/"), d));
         let _ = element.set_state(gst::State::Null);
         ready.map_err(|_| match &device {
             Some(device) => format!("does not open {device}"),
             None => "is installed but does not start".into(),
         })?;
-        Ok(device.unwrap_or_else(|| plugin(&factory)))
+        Ok((device.unwrap_or_else(|| plugin(&factory)), driver))
     }
 
     fn text(element: &gst::Element, property: &str) -> Option<String> {

@@ -26,6 +26,8 @@ pub use frame::{
     Colour, Frame, Matrix, OwnedPicture, Picture, PictureView, PixelFormat, Plane, Range,
     RgbPicture,
 };
+#[cfg(feature = "gst")]
+pub(crate) use gst::{start as start_gstreamer, told};
 pub use inspect::{DecoderReport, inspect};
 pub use task::run;
 

@@ -220,7 +220,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             let displaced = self.live.as_ref().map(|l| l.publication.displaced().clone());
             let read = tokio::select! {
                 read = timeout_at(self.active + idle, self.socket.read_buf(&mut self.input)) => read,
-                () = cancelled(displaced) => return Ok(self.displaced()),
+                () = cancelled(displaced) => {
+                    let why = self.live.as_ref().map(|l| l.publication.why_displaced());
+                    return Ok(self.displaced(why.unwrap_or(Displaced::TakenOver)));
+                }
                 () = shutdown.cancelled() => {
                     self.tell("status", "NetStream.Unpublish.Success", "spotter is shutting down");
                     return Ok(End::Shutdown);
@@ -334,6 +337,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 match error {
                     ClaimError::Taken(_) => counters.refused_taken.inc(),
                     ClaimError::TooMany(_) => counters.refused_too_many_streams.inc(),
+                    ClaimError::Paused => counters.refused_paused.inc(),
                 }
                 let text = error.to_string();
                 return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", &text)));
@@ -391,7 +395,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             info!(stream = %stream.id, codec, width, height, "video");
         }
         match unit.map(|unit| live.publication.push(unit)) {
-            Some(Err(Displaced)) => Ok(Some(self.displaced())),
+            Some(Err(why)) => Ok(Some(self.displaced(why))),
             Some(Ok(())) | None => Ok(None),
         }
     }
@@ -404,9 +408,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         End::Refused
     }
 
-    fn displaced(&mut self) -> End {
+    fn displaced(&mut self, why: Displaced) -> End {
         self.ctx.counters.displaced.inc();
-        self.tell("error", "NetStream.Publish.BadName", &Displaced.to_string());
+        self.tell("error", "NetStream.Publish.BadName", &why.to_string());
         End::Displaced
     }
 

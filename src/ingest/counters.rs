@@ -49,6 +49,7 @@ pub struct IngestCounters {
     pub refused_token: Counter,
     pub refused_taken: Counter,
     pub refused_too_many_streams: Counter,
+    pub refused_paused: Counter,
     pub displaced: Counter,
 
     /// Publications ended for what they carried.

@@ -138,7 +138,11 @@ impl Session {
         }
     }
 
-    fn configure(&mut self, codec: VideoCodec, record: &Bytes) -> Result<(), SessionError> {
+    pub(crate) fn configure(
+        &mut self,
+        codec: VideoCodec,
+        record: &Bytes,
+    ) -> Result<(), SessionError> {
         // Some publishers send the same record again with every key frame.
         if self.params().is_some_and(|p| p.codec == codec && p.record == *record) {
             return Ok(());
@@ -153,7 +157,7 @@ impl Session {
         Ok(())
     }
 
-    fn picture(
+    pub(crate) fn picture(
         &mut self,
         codec: VideoCodec,
         timestamp_ms: u32,

@@ -41,3 +41,22 @@ pub(crate) fn tags(file: &[u8]) -> Vec<Tag> {
     }
     tags
 }
+
+/// Of the glasses' stream in Annex B: the parameter sets, the first key frame, and the picture after it.
+pub(crate) fn annex_b() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    use crate::media::nal::to_annex_b;
+    let all = tags(GLASSES);
+    let record = all.iter().find(|t| t.kind == 9 && t.payload[1] == 0).unwrap().body();
+    let mut sets = Vec::new();
+    // One of each kind: a length of two bytes, the unit, and between them how many of the other there are.
+    let mut at = 6;
+    for _ in 0..2 {
+        let length = usize::from(u16::from_be_bytes([record[at], record[at + 1]]));
+        sets.extend_from_slice(&[0, 0, 0, 1]);
+        sets.extend_from_slice(&record[at + 2..at + 2 + length]);
+        at += 2 + length + 1;
+    }
+    let mut pictures = all.iter().filter(|t| t.kind == 9 && t.is_picture());
+    let mut next = || to_annex_b(&pictures.next().unwrap().body(), 4).unwrap();
+    (sets, next(), next())
+}

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -103,6 +104,8 @@ pub enum ClaimError {
     Taken(StreamId),
     #[error("there are already {0} streams: end one, or raise ingest.max_streams")]
     TooMany(usize),
+    #[error("spotter is paused for privacy: end the pause on its page, by its button or over MQTT")]
+    Paused,
 }
 
 /// All streams of this node.
@@ -111,6 +114,8 @@ pub struct Streams {
     all: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
     summary: watch::Sender<Arc<[StreamSummary]>>,
     limits: StreamLimits,
+    /// Read and written under `all`'s lock only.
+    paused: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,7 +129,9 @@ pub struct StreamLimits {
 
 impl Streams {
     pub fn new(limits: StreamLimits) -> Arc<Self> {
-        Arc::new(Self { all: Mutex::default(), summary: watch::Sender::new(Arc::new([])), limits })
+        let summary = watch::Sender::new(Arc::new([]) as Arc<[StreamSummary]>);
+        let paused = AtomicBool::new(false);
+        Arc::new(Self { all: Mutex::default(), summary, limits, paused })
     }
 
     /// Makes the caller the publisher of `id`. With `takeover` a present publisher is displaced.
@@ -135,6 +142,9 @@ impl Streams {
     ) -> Result<Publication, ClaimError> {
         let stream = {
             let mut all = self.all.lock();
+            if self.is_paused() {
+                return Err(ClaimError::Paused);
+            }
             if !all.contains_key(id) && all.len() >= self.limits.max_streams {
                 return Err(ClaimError::TooMany(self.limits.max_streams));
             }
@@ -184,6 +194,31 @@ impl Streams {
         self.end_where(|_| true);
     }
 
+    /// Sends every publisher away, ends every stream at once, and lets nobody publish until [`Self::resume`].
+    pub fn pause(&self) {
+        let ended = {
+            let mut all = self.all.lock();
+            self.paused.store(true, Ordering::Relaxed);
+            for stream in all.values() {
+                stream.seat.lock().clear();
+                stream.ring.close();
+            }
+            !std::mem::take(&mut *all).is_empty()
+        };
+        if ended {
+            self.announce();
+        }
+    }
+
+    pub fn resume(&self) {
+        let _all = self.all.lock();
+        self.paused.store(false, Ordering::Relaxed);
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
     fn end_where(&self, over: impl Fn(&Seat) -> bool) {
         let mut ended = false;
         self.all.lock().retain(|_, stream| {
@@ -226,6 +261,15 @@ impl Seat {
         self.left = None;
         Ok(())
     }
+
+    /// Sends a publisher away without putting another in the place.
+    fn clear(&mut self) {
+        if let Some(previous) = self.displaced.take() {
+            previous.cancel();
+        }
+        self.turn += 1;
+        self.left = Some(Instant::now());
+    }
 }
 
 impl Stream {
@@ -255,10 +299,14 @@ pub struct Publication {
     resume: Option<(MediaTime, Instant)>,
 }
 
-/// Another publisher took the stream over.
+/// Why a publication is over although its publisher did not end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("another publisher took this stream over")]
-pub struct Displaced;
+pub enum Displaced {
+    #[error("another publisher took this stream over")]
+    TakenOver,
+    #[error("spotter was paused for privacy")]
+    Paused,
+}
 
 impl Publication {
     pub fn stream(&self) -> &Arc<Stream> {
@@ -270,9 +318,17 @@ impl Publication {
         self.resume
     }
 
-    /// Cancelled when another publisher takes over.
+    /// Cancelled when another publisher takes over, and at a pause.
     pub fn displaced(&self) -> &CancellationToken {
         &self.displaced
+    }
+
+    /// Of a publication that was displaced.
+    pub fn why_displaced(&self) -> Displaced {
+        match self.streams.is_paused() {
+            true => Displaced::Paused,
+            false => Displaced::TakenOver,
+        }
     }
 
     /// Hands a unit to all readers. Never waits.
@@ -282,7 +338,7 @@ impl Publication {
         {
             let mut seat = self.stream.seat.lock();
             if seat.turn != self.turn {
-                return Err(Displaced);
+                return Err(self.why_displaced());
             }
             let (pts, mono) = match &unit {
                 Unit::Video(u) => (u.pts, u.arrived.mono),

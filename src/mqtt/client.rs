@@ -335,6 +335,20 @@ impl Client<'_> {
                     None => Ok(()),
                 }
             }
+            Word::Pause(to) => {
+                counters.commands.inc();
+                let pause = Arc::clone(&self.ctx.pause);
+                // What goes wrong with its file is said where it happens.
+                let _ = tokio::task::spawn_blocking(move || pause.set(to, "mqtt")).await;
+                self.voice.pause_again(line).await
+            }
+            Word::BadPause => {
+                counters.bad_commands.inc();
+                self.rarely.log(|untold| {
+                    tracing::warn!(untold, "mqtt command for pause not understood: say ON or OFF");
+                });
+                self.voice.pause_again(line).await
+            }
             Word::Birth => self.voice.birth(line).await,
             Word::RetainedOnline(stream) => {
                 self.voice.left_online(stream);

@@ -5,11 +5,16 @@ use super::carrier::{Heard, Keeping};
 use crate::config::RecordMode;
 use crate::control::Setting;
 use crate::media::StreamId;
+use crate::pause::Pausing;
 
 /// What a message means to us.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Word {
     Set(StreamId, Setting),
+    /// The whole node is to pause, or to go on.
+    Pause(Pausing),
+    /// About the pause, and nobody can obey it.
+    BadPause,
     /// A command nobody can obey: of which stream and what, as far as that can be read, and what would be right.
     Nonsense {
         stream: Option<StreamId>,
@@ -40,7 +45,7 @@ pub(super) struct Topics {
 
 impl Topics {
     pub(super) fn subscriptions(&self) -> Vec<(String, Keeping)> {
-        let mut all: Vec<_> = ["+/detect/set", "+/recordings/set", "+/threshold/set"]
+        let mut all: Vec<_> = ["pause/set", "+/detect/set", "+/recordings/set", "+/threshold/set"]
             .map(|t| (format!("{}/{t}", self.base), Keeping::WhileAway))
             .into();
         // What an earlier run said, held back for us in its session, would look like another node speaking now.
@@ -65,6 +70,13 @@ impl Topics {
                 let id = String::from_utf8_lossy(&heard.payload).chars().take(64).collect();
                 Some(Word::Instance { id, retained: heard.retained })
             }
+            ("pause", Some("set"), None, None) if !heard.retained => {
+                Some(match word(&heard.payload).as_str() {
+                    "on" => Word::Pause(Pausing::Paused),
+                    "off" => Word::Pause(Pausing::Running),
+                    _ => Word::BadPause,
+                })
+            }
             (stream, Some("status"), None, None) => (heard.retained
                 && &heard.payload[..] == b"online")
                 .then(|| Word::RetainedOnline(stream.into())),
@@ -84,12 +96,17 @@ impl Topics {
     }
 }
 
+/// A command's payload; none is long.
+fn word(payload: &[u8]) -> String {
+    let text = std::str::from_utf8(payload).map(str::trim).unwrap_or_default();
+    if text.len() <= 16 { text.to_ascii_lowercase() } else { String::new() }
+}
+
 fn setting(what: &str, payload: &[u8]) -> Result<Setting, &'static str> {
     const SWITCH: &str = "say ON or OFF";
     const RECORDINGS: &str = "say ON, OFF, events or continuous";
     const THRESHOLD: &str = "say a number from 0.01 to 0.99";
-    let text = std::str::from_utf8(payload).map(str::trim).unwrap_or_default();
-    let word = if text.len() <= 16 { text.to_ascii_lowercase() } else { String::new() };
+    let word = word(payload);
     match what {
         "detect" => match &*word {
             "on" => Ok(Setting::Detect(true)),
@@ -132,6 +149,11 @@ mod tests {
         assert_eq!(read(on, b"ON", false), set(Setting::Detect(true)));
         assert_eq!(read(on, b" off\n", false), set(Setting::Detect(false)));
         assert_eq!(read(on, b"ON", true), None);
+        let pause = "spotter/n/pause/set";
+        assert_eq!(read(pause, b"ON", false), Some(Word::Pause(Pausing::Paused)));
+        assert_eq!(read(pause, b"off", false), Some(Word::Pause(Pausing::Running)));
+        assert_eq!(read(pause, b"maybe", false), Some(Word::BadPause));
+        assert_eq!(read(pause, b"ON", true), None);
         let recordings = "spotter/n/cam/recordings/set";
         assert_eq!(read(recordings, b"ON", false), set(Setting::Record));
         let always = Setting::Recordings(RecordMode::Continuous);

@@ -110,6 +110,20 @@ fn entities(d: &Device<'_>) -> Map<String, Value> {
             "stat_t": format!("{}/update", d.base), "cmd_t": format!("{}/update/set", d.base), "pl_inst": "install",
         }),
     );
+    add(
+        "pause",
+        json!({
+            "p": "switch", "name": "Privacy pause", "ic": "mdi:eye-off", "stat_t": format!("{}/pause/state", d.base),
+            "cmd_t": format!("{}/pause/set", d.base),
+        }),
+    );
+    add(
+        "throttled",
+        json!({
+            "p": "binary_sensor", "name": "Throttled", "dev_cla": "problem", "ent_cat": "diagnostic", "stat_t": status,
+            "val_tpl": "{{ 'ON' if value_json.throttled else 'OFF' }}",
+        }),
+    );
     for stream in d.streams {
         for (key, entity) in of_stream(d, stream) {
             add(&format!("{stream}_{key}"), entity);

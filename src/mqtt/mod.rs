@@ -15,6 +15,8 @@
 //! | `<stream>/snapshot` | JPEG, every `mqtt.camera_interval_s` | yes |
 //! | `<stream>/{detect,recordings}/state`, `.../threshold/state` | `ON`, `OFF`; a number | yes |
 //! | `<stream>/recordings/mode` | `off`, `events`, `continuous` | yes |
+//! | `pause/state` | `ON` while the privacy pause lasts, `OFF` | yes |
+//! | `pause/set` | command: `ON`, `OFF` | not obeyed if so |
 //! | `<stream>/{detect,recordings,threshold}/set` | commands: `ON`, `OFF`, for recordings also a mode; a number | not obeyed if so |
 //!
 //! And `<discovery prefix>/device/<node>/config` for Home Assistant, retained. A label's characters that a topic cannot
@@ -49,6 +51,7 @@ use crate::config;
 use crate::control::Control;
 use crate::health::Counter;
 use crate::media::{StreamId, Streams};
+use crate::pause::Pause;
 use crate::snapshots::Snapshots;
 use crate::track::{Counts, Event, Visit};
 use crate::wire::{Encoded, Kept, LinkState, NodeStats, NodeStatus};
@@ -74,6 +77,7 @@ pub struct Context {
     pub snapshots: Arc<Snapshots>,
     /// What is switched, and who obeys.
     pub control: Arc<Control>,
+    pub pause: Arc<Pause>,
     /// What is kept of a visit.
     pub kept: Arc<dyn Fn(&Visit) -> Kept + Send + Sync>,
     /// For the configured broker, or the embedded one where there is no other.

@@ -142,7 +142,18 @@ impl<'a> Voice<'a> {
 
     pub(super) async fn status(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
         let Some(status) = self.ctx.status.borrow().clone() else { return Ok(()) };
-        self.keep(line, "status", wire::node_status(&self.ctx.node, &status)).await
+        self.keep(line, "status", wire::node_status(&self.ctx.node, &status)).await?;
+        let paused = status.attached.pause.is_some();
+        let state = Bytes::from_static(if paused { b"ON" } else { b"OFF" });
+        self.keep(line, "pause/state", state).await
+    }
+
+    /// Says how it stands though it may be as it was: somebody has just asked for something.
+    pub(super) async fn pause_again(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
+        self.said.remove(&self.topic("pause/state"));
+        let paused = self.ctx.pause.watch().borrow().is_some();
+        let state = Bytes::from_static(if paused { b"ON" } else { b"OFF" });
+        self.keep(line, "pause/state", state).await
     }
 
     /// An earlier run left this one online; the next word on streams sets it right.

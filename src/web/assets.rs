@@ -38,6 +38,7 @@ const FILES: &[File] = &[
     part!(SCRIPT, "mse.mjs"),
     part!(SCRIPT, "overlay.mjs"),
     part!(SCRIPT, "panel.mjs"),
+    part!(SCRIPT, "pause.mjs"),
     part!(SCRIPT, "pictures.mjs"),
     part!(SCRIPT, "player.mjs"),
     part!(SCRIPT, "plot.mjs"),

@@ -43,6 +43,7 @@ use crate::control::Control;
 use crate::health::Counter;
 use crate::live::Live;
 use crate::media::Streams;
+use crate::pause::Pause;
 use crate::snapshots::Snapshots;
 use crate::store::Store;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
@@ -70,6 +71,7 @@ pub struct Context {
     pub stats: StatsReader,
     pub snapshots: Arc<Snapshots>,
     pub control: Arc<Control>,
+    pub pause: Arc<Pause>,
     pub counters: Arc<Counters>,
     /// `None`: switched off.
     pub webrtc: Option<Arc<Webrtc>>,

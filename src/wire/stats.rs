@@ -21,6 +21,8 @@ pub struct Load {
     pub memory_bytes: Option<u64>,
     /// Degrees Celsius of the processor.
     pub temperature_c: Option<f64>,
+    /// Heat or a weak supply slows the processor now; `status` says which.
+    pub throttled: bool,
 }
 
 /// Everything counted, as `.../stats` shows it.
@@ -136,6 +138,7 @@ pub(super) fn example() -> NodeStats {
             cpu_seconds: Some(1500.2),
             memory_bytes: Some(88_000_000),
             temperature_c: None,
+            throttled: false,
         },
         streams: read,
         counters: BTreeMap::from([("denied", serde_json::json!({ "no_token": 3 }))]),

@@ -72,6 +72,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
     let limits =
         StreamLimits { max_streams: 4, gop_budget_bytes: 1000, grace: Duration::from_secs(30) };
     let status = NodeStatus {
+        attached: Default::default(),
         version: "0.1.0".into(),
         board: "test".into(),
         decoders: vec![],

@@ -3,6 +3,7 @@
 mod events; // visits, their pictures and clips
 mod feed; // Server-Sent Events
 mod node; // status and statistics
+mod pause; // nothing is seen or recorded for a while
 mod pictures; // snapshot.jpg, mjpeg
 mod publish; // where to publish to
 mod recordings; // what is recorded, and any part of it
@@ -51,6 +52,7 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(events::routes())
         .merge(recordings::routes())
         .merge(node::routes())
+        .merge(pause::routes())
         .merge(feed::routes())
         .merge(metrics::routes())
         .merge(health::routes());

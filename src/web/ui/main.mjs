@@ -4,6 +4,7 @@ import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs'
 import { listen } from './events.mjs';
 import { learn } from './labels.mjs';
 import * as panel from './panel.mjs';
+import * as pause from './pause.mjs';
 import { copy, invite } from './publish.mjs';
 import * as switches from './switches.mjs';
 import { View } from './view.mjs';
@@ -58,6 +59,7 @@ function wantToken(error) {
   connection('refused', 'A token is needed');
   visits.stop();
   switches.forget();
+  pause.forget();
   keepViews([]);
   part('empty').hidden = true;
   part('gate').hidden = false;
@@ -69,6 +71,7 @@ function wantToken(error) {
 function open() {
   connection('connected', 'Connected');
   visits.start();
+  pause.look();
   for (const view of views.values()) view.forget();
 }
 
@@ -95,6 +98,7 @@ function hear(kind, message) {
       return panel.load(message);
     case 'status':
       status = message;
+      pause.show(status.pause);
       return tellNode();
   }
 }
@@ -172,6 +176,7 @@ function act(action) {
     snapshot,
     full,
     play: () => chosen?.play(),
+    pause: pause.toggle,
     panel: () => {
       const off = document.body.classList.toggle('no-panel');
       document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(!off));

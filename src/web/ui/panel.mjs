@@ -74,11 +74,12 @@ export function events(text) {
 }
 
 /** @param {object} stats the wire form */
-export function load({ load: { cpu_percent: cpu, memory_bytes: memory, temperature_c: heat } }) {
+export function load({ load: { cpu_percent: cpu, memory_bytes: memory, temperature_c: heat, throttled } }) {
   const parts = [
     cpu != null && `${cpu.toFixed(0)} % of a core`,
     memory != null && `${(memory / 1e6).toFixed(0)} MB`,
     heat != null && `${heat.toFixed(0)} °C`,
+    throttled && 'slowed down',
   ];
   set('load', parts.filter(Boolean).join(', ') || '–');
 }
@@ -93,6 +94,13 @@ export function node(status, stream) {
   set('detector', detector ? `${detector.model}, ${detector.backend}` : (status.detector_error ?? '–'));
   storage(status.storage);
   list('refusals', [...(decoder?.refusals ?? []), ...(detector?.refusals ?? [])]);
+  const local = [
+    ...(status.throttled ?? []).map((why) => `slowed down: ${why}`),
+    ...(status.sources ?? []).map((s) => `${s.stream}: ${s.state}, ${s.error ?? [s.format, s.encoder].filter(Boolean).join(', ')}`),
+    ...(status.pins ?? []).filter((p) => p.error).map((p) => `${p.name}: ${p.error}`),
+  ];
+  field('local').parentElement.hidden = local.length === 0;
+  list('local', local);
   const relays = status.relays ?? [];
   field('relays').parentElement.hidden = relays.length === 0;
   list('relays', relays.map((r) => `${r.stream} → ${r.target}: ${r.state}${r.error ? ` (${r.error})` : ''}`));
