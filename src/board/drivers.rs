@@ -84,7 +84,7 @@ const PLACES: &[&str] = &[
 ];
 
 /// Every delegate spotter has heard of.
-pub fn delegates(root: &Path) -> Vec<DelegateReport> {
+pub(super) fn delegates(root: &Path) -> Vec<DelegateReport> {
     let one = |known: &Known| {
         let files = PLACES.iter().map(|p| root.join(p).join(known.library));
         let path = files.into_iter().find(|f| f.exists());
@@ -128,7 +128,8 @@ mod tests {
         let root = machine(&[("sys/class/video4linux/video10/name", "bcm2835-codec-decode\n")]);
         let device = root.path().join("sys/class/video4linux/video10/device");
         fs::create_dir_all(&device).unwrap();
-        std::os::unix::fs::symlink("../../bus/drivers/bcm2835-codec", device.join("driver")).unwrap();
+        std::os::unix::fs::symlink("../../bus/drivers/bcm2835-codec", device.join("driver"))
+            .unwrap();
         assert_eq!(driver_of(root.path(), "/dev/video10").as_deref(), Some("bcm2835-codec"));
         assert_eq!(driver_of(root.path(), "/dev/video11"), None);
         assert_eq!(driver_of(root.path(), "/dev/null"), None);

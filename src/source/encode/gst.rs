@@ -165,13 +165,11 @@ impl Shared {
         self.failure.lock().get_or_insert(reason);
     }
 
-    /// When the picture with this time was taken; those before it were let go inside.
-    fn taken(&self, pts: Option<gst::ClockTime>) -> Option<Arrival> {
+    /// When the picture with this time was taken; those before it were let go inside. One whose time the encoder made up
+    /// is the oldest: none of ours changes the order.
+    fn taken(&self, time: Option<gst::ClockTime>) -> Option<Arrival> {
         let mut inside = self.inside.lock();
-        let at = match pts {
-            Some(pts) => inside.iter().position(|(p, _)| *p == pts)?,
-            None => 0,
-        };
+        let at = time.and_then(|time| inside.iter().position(|(t, _)| *t == time)).unwrap_or(0);
         inside.drain(..at);
         inside.pop_front().map(|(_, taken)| taken)
     }
@@ -210,7 +208,11 @@ fn units(outlet: Arc<Outlet>, shared: Arc<Shared>, source: Arc<Source>) -> gst_a
         .new_sample(move |appsink| {
             let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let Some(buffer) = sample.buffer() else { return Ok(gst::FlowSuccess::Ok) };
-            let Some(taken) = shared.taken(buffer.pts()) else { return Ok(gst::FlowSuccess::Ok) };
+            // Some encoders move all times by hours, and the segment with them, to have room for negative ones.
+            let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>());
+            let time =
+                buffer.pts().and_then(|pts| segment.map_or(Some(pts), |s| s.to_running_time(pts)));
+            let Some(taken) = shared.taken(time) else { return Ok(gst::FlowSuccess::Ok) };
             let Ok(unit) = buffer.map_readable() else {
                 shared.fail("an encoded picture cannot be read".into());
                 return Err(gst::FlowError::Error);
