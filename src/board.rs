@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use drivers::{DelegateReport, driver_of};
-pub use sensors::{Zone, since_boot, temperature_c, throttled, zones};
+pub use sensors::{Zone, since_boot, tells_throttling, temperature_c, throttled, zones};
 
 use crate::decode::{self, DecoderReport};
 use crate::source::{self, CameraReport};
@@ -63,6 +63,8 @@ pub struct Probe {
     pub profile: Profile,
     pub kernel: String,
     pub decoders: Vec<DecoderReport>,
+    /// Of cameras that give no H.264.
+    pub encoders: Vec<DecoderReport>,
     /// Set when decoders could not be looked for at all.
     pub decoders_error: Option<String>,
     /// TFLite delegates that spotter has heard of.
@@ -76,7 +78,8 @@ pub struct Probe {
     /// The warmest zone, and all of them.
     pub temperature_c: Option<f32>,
     pub zones: Vec<Zone>,
-    /// What slows the processor now, and what did since the machine was started; empty too where it does not tell.
+    /// Whether the machine tells what slows its processor; what does now, and what did since it was started.
+    pub tells_throttling: bool,
     pub throttled: Vec<String>,
     pub throttled_before: Vec<String>,
 }
@@ -94,6 +97,7 @@ pub fn probe() -> Probe {
         Ok(found) => (found, None),
         Err(e) => (Vec::new(), Some(e.to_string())),
     };
+    let encoders = source::encoders();
     let (cameras, cameras_error) = told(source::cameras());
     let (gpio, gpio_error) = told(pins::chips().map_err(|e| e.to_string()));
     Probe {
@@ -101,6 +105,7 @@ pub fn probe() -> Probe {
         board,
         kernel: text(&root.join("proc/sys/kernel/osrelease")).unwrap_or_default(),
         decoders,
+        encoders,
         decoders_error,
         delegates: drivers::delegates(root),
         cameras,
@@ -109,6 +114,7 @@ pub fn probe() -> Probe {
         gpio_error,
         temperature_c: temperature_c(root),
         zones: zones(root),
+        tells_throttling: tells_throttling(root),
         throttled: throttled(root),
         throttled_before: since_boot(root),
     }

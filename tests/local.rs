@@ -293,3 +293,112 @@ fn a_camera_that_gives_h264_is_passed_on_as_it_is_and_animals_are_found() {
     let status = get(&service, "/api/v1/status");
     assert!(status["sources"][0]["encoder"].is_null(), "{status}");
 }
+
+/// A chip that the kernel simulates (gpio-sim, Linux 5.17): two lines whose other end is in our hands.
+struct SimChip {
+    config: std::path::PathBuf,
+    lines: std::path::PathBuf,
+}
+
+impl SimChip {
+    fn new() -> Result<Self, String> {
+        let _ = Command::new("modprobe").arg("gpio-sim").stderr(Stdio::null()).status();
+        let root = Path::new("/sys/kernel/config/gpio-sim");
+        if !root.is_dir() {
+            return Err("this kernel has no gpio-sim in /sys/kernel/config".into());
+        }
+        let config = root.join(format!("spotter-{}", std::process::id()));
+        let make = || -> std::io::Result<Self> {
+            for (line, name) in [(1, "SIM-LED"), (3, "SIM-BUTTON")] {
+                let line = config.join(format!("bank0/line{line}"));
+                std::fs::create_dir_all(&line)?;
+                std::fs::write(line.join("name"), name)?;
+            }
+            std::fs::write(config.join("bank0/num_lines"), "8")?;
+            std::fs::write(config.join("live"), "1")?;
+            let read = |file: &str| std::fs::read_to_string(config.join(file));
+            let (device, chip) = (read("dev_name")?, read("bank0/chip_name")?);
+            let lines = Path::new("/sys/devices/platform").join(device.trim()).join(chip.trim());
+            Ok(Self { config: config.clone(), lines })
+        };
+        make().map_err(|e| format!("gpio-sim cannot be set up (it takes root): {e}"))
+    }
+
+    fn pull(&self, line: u32, pull: &str) {
+        std::fs::write(self.lines.join(format!("sim_gpio{line}/pull")), pull).unwrap();
+    }
+
+    fn value(&self, line: u32) -> String {
+        let file = self.lines.join(format!("sim_gpio{line}/value"));
+        std::fs::read_to_string(file).unwrap_or_default().trim().to_owned()
+    }
+}
+
+impl Drop for SimChip {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.config.join("live"), "0");
+        for dir in ["bank0/line1", "bank0/line3", "bank0", ""] {
+            let _ = std::fs::remove_dir(self.config.join(dir));
+        }
+    }
+}
+
+#[test]
+fn lines_of_the_kernel_are_driven() {
+    let chip = match SimChip::new() {
+        Ok(chip) => chip,
+        Err(why) => return skip(&why),
+    };
+    chip.pull(3, "pull-up");
+    let service = Service::start(&format!(
+        "{FAKES}[gpio]\nboard_file = \"\"\n[gpio.led]\nline = \"SIM-LED\"\n\
+         [gpio.button]\nline = \"SIM-BUTTON\"\npull = \"none\"\n"
+    ));
+    let pins = || get(&service, "/api/v1/status")["pins"].clone();
+    until(&service, "both lines", || {
+        pins()[0]["found"].is_string() && pins()[1]["found"].is_string()
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    until(&service, "the lamp on and off", || {
+        seen.insert(chip.value(1));
+        seen.len() == 2
+    });
+    chip.pull(3, "pull-down");
+    std::thread::sleep(Duration::from_millis(300));
+    chip.pull(3, "pull-up");
+    until(&service, "the pause", || get(&service, "/api/v1/pause")["by"] == "button");
+}
+
+/// Any virtual camera of the kernel's `vivid`; a real one is left alone.
+fn vivid() -> Option<String> {
+    let _ = Command::new("modprobe")
+        .args(["vivid", "n_devs=1", "node_types=0x1"])
+        .stderr(Stdio::null())
+        .status();
+    let class = std::fs::read_dir("/sys/class/video4linux").ok()?.flatten().map(|e| e.path());
+    let name = |path: &Path| std::fs::read_to_string(path.join("name")).unwrap_or_default();
+    let mut mine = class.filter(|p| name(p).starts_with("vivid") && name(p).contains("vid-cap"));
+    mine.next().map(|path| name(&path).trim().to_owned())
+}
+
+#[test]
+fn a_camera_of_the_kernel_is_a_stream() {
+    let Some(name) = vivid() else {
+        return skip("this kernel has no vivid, its virtual camera");
+    };
+    let service = Service::start(&format!(
+        "detect.backend = \"fake\"\n[[source]]\nstream = \"vivid\"\ndevice = {name:?}\nwidth = 640\nheight = 360\nrate_hz = 10\n"
+    ));
+    for format in ["auto", "yuyv", "uyvy", "nv12", "i420"] {
+        let text = std::fs::read_to_string(&service.config).unwrap();
+        let base = text.split("format =").next().unwrap();
+        std::fs::write(&service.config, format!("{base}format = \"{format}\"\n")).unwrap();
+        let detected = || {
+            let all = get(&service, "/api/v1/stats");
+            all["streams"][0]["counters"]["frames_detected"].as_u64().unwrap_or(0)
+        };
+        until(&service, format, || source(&service)["state"] == "live");
+        let before = detected();
+        until(&service, format, || detected() > before + 10);
+    }
+}

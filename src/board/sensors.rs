@@ -32,6 +32,11 @@ pub fn temperature_c(root: &Path) -> Option<f32> {
     zones(root).into_iter().map(|z| z.temperature_c).reduce(f32::max)
 }
 
+/// Whether this machine says what slows it at all.
+pub fn tells_throttling(root: &Path) -> bool {
+    pi_bits(root).is_some() || !coolers(root).is_empty()
+}
+
 /// What slows the processor now, in words; empty when nothing does or the machine does not tell.
 pub fn throttled(root: &Path) -> Vec<String> {
     pi_bits(root).map_or_else(|| cooling(root), pi_throttled)
@@ -63,18 +68,23 @@ fn pi_throttled(bits: u32) -> Vec<String> {
 
 /// The kernel's cooling devices that hold a processor back.
 fn cooling(root: &Path) -> Vec<String> {
-    let class = root.join("sys/class/thermal");
-    let devices = entries(&class).into_iter().filter(|n| n.starts_with("cooling_device"));
-    let active = devices.filter_map(|device| {
-        let kind = text(&class.join(&device).join("type"))?;
-        let state = text(&class.join(&device).join("cur_state"))?.parse::<u32>().ok()?;
-        let processor = kind.contains("cpufreq") || kind == "Processor";
-        // Without the step, which changes all the time.
-        (processor && state > 0).then(|| format!("held back by {kind}"))
-    });
-    let mut active: Vec<_> = active.collect();
+    let active = coolers(root).into_iter().filter(|(_, step)| *step > 0);
+    // Without the step, which changes all the time.
+    let mut active: Vec<_> = active.map(|(kind, _)| format!("held back by {kind}")).collect();
     active.dedup();
     active
+}
+
+/// Those that hold a processor back, and at which step they are.
+fn coolers(root: &Path) -> Vec<(String, u32)> {
+    let class = root.join("sys/class/thermal");
+    let devices = entries(&class).into_iter().filter(|n| n.starts_with("cooling_device"));
+    let cooler = |device: String| {
+        let kind = text(&class.join(&device).join("type"))?;
+        let step = text(&class.join(&device).join("cur_state"))?.parse().ok()?;
+        (kind.contains("cpufreq") || kind == "Processor").then_some((kind, step))
+    };
+    devices.filter_map(cooler).collect()
 }
 
 #[cfg(test)]
@@ -96,6 +106,7 @@ mod tests {
         ]);
         assert_eq!(temperature_c(root.path()), Some(61.5));
         assert_eq!(zones(root.path())[0].name, "cpu-thermal");
+        assert!(tells_throttling(root.path()));
         assert_eq!(throttled(root.path()), ["held back by thermal-cpufreq-0"]);
     }
 
@@ -116,6 +127,6 @@ mod tests {
     fn a_machine_without_sensors_says_nothing() {
         let root = machine(&[]);
         assert_eq!(temperature_c(root.path()), None);
-        assert!(throttled(root.path()).is_empty());
+        assert!(throttled(root.path()).is_empty() && !tells_throttling(root.path()));
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 use spotter::app::{self, Failure};
 use spotter::board::{self, Probe, Zone};
 use spotter::config::{Config, DetectBackend};
+use spotter::decode::DecoderReport;
 use spotter::detect::DetectorInfo;
 use spotter::source::CameraReport;
 
@@ -77,18 +78,20 @@ fn print(report: &Report) {
         None => println!("temperature not told by this machine"),
     }
     let list = |all: &[String]| if all.is_empty() { "no".to_owned() } else { all.join(", ") };
-    println!("throttled  {}; since the start: {}", list(&m.throttled), list(&m.throttled_before));
+    match m.tells_throttling {
+        true => {
+            let (now, before) = (list(&m.throttled), list(&m.throttled_before));
+            println!("throttled  {now}; since the start: {before}");
+        }
+        false => println!("throttling not told by this machine"),
+    }
     println!("video decoders");
     if let Some(e) = &m.decoders_error {
         println!("  none: {e}");
     }
-    for d in &m.decoders {
-        let mark = if d.present { "yes" } else { "no " };
-        let kind = if d.hardware { "hardware" } else { "software" };
-        let driver = d.driver.as_ref().map(|d| format!(", driver {d}")).unwrap_or_default();
-        let codecs = d.codecs.join(" ");
-        println!("  {mark} {:<16} {codecs:<12} {kind}  {}{driver}", d.element, d.detail);
-    }
+    m.decoders.iter().for_each(codec);
+    println!("video encoders, for cameras that give no H.264");
+    m.encoders.iter().for_each(codec);
     println!("detectors");
     for d in &report.detectors {
         match (&d.info, &d.reason) {
@@ -123,6 +126,14 @@ fn print(report: &Report) {
             }
         }
     }
+}
+
+fn codec(d: &DecoderReport) {
+    let mark = if d.present { "yes" } else { "no " };
+    let kind = if d.hardware { "hardware" } else { "software" };
+    let driver = d.driver.as_ref().map(|d| format!(", driver {d}")).unwrap_or_default();
+    let codecs = d.codecs.join(" ");
+    println!("  {mark} {:<16} {codecs:<12} {kind}  {}{driver}", d.element, d.detail);
 }
 
 fn none_found(empty: bool, error: Option<&str>, usual: &str) {

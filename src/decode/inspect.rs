@@ -22,7 +22,7 @@ pub struct DecoderReport {
 pub fn inspect() -> Result<Vec<DecoderReport>, DecodeError> {
     super::gst::start()?;
     let report = |known: &super::elements::Known| {
-        let (present, detail, driver) = match found::element(known) {
+        let (present, detail, driver) = match found::element(known.name, known.comes_with) {
             Ok((behind, driver)) => (true, behind, driver),
             Err(why) => (false, why, None),
         };
@@ -31,6 +31,13 @@ pub fn inspect() -> Result<Vec<DecoderReport>, DecodeError> {
         DecoderReport { element, codecs, hardware, present, detail, driver }
     };
     Ok(super::elements::KNOWN.iter().map(report).collect())
+}
+
+/// What is behind any element that opens and the driver behind that, or why it does not open.
+#[cfg(feature = "gst")]
+pub(crate) fn look_at(element: &str, comes_with: &str) -> Result<(String, Option<String>), String> {
+    super::gst::start().map_err(|e| e.to_string())?;
+    found::element(element, comes_with)
 }
 
 #[cfg(not(feature = "gst"))]
@@ -46,12 +53,14 @@ mod found {
     use std::path::Path;
 
     use crate::board::driver_of;
-    use crate::decode::elements::Known;
 
     /// What is behind an element that opens, or why it does not.
-    pub(super) fn element(known: &Known) -> Result<(String, Option<String>), String> {
-        let missing = || format!("not there; it comes with {}", known.comes_with);
-        let factory = gst::ElementFactory::find(known.name).ok_or_else(missing)?;
+    pub(super) fn element(
+        name: &str,
+        comes_with: &str,
+    ) -> Result<(String, Option<String>), String> {
+        let missing = || format!("not there; it comes with {comes_with}");
+        let factory = gst::ElementFactory::find(name).ok_or_else(missing)?;
         let element = factory.create().build().map_err(|e| format!("cannot be made: {e}"))?;
         // Ready is the state in which a decoder holds its device and no stream yet.
         let ready = element.set_state(gst::State::Ready);

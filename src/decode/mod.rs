@@ -28,6 +28,8 @@ pub use frame::{
 };
 #[cfg(feature = "gst")]
 pub(crate) use gst::{start as start_gstreamer, told};
+#[cfg(feature = "gst")]
+pub(crate) use inspect::look_at;
 pub use inspect::{DecoderReport, inspect};
 pub use task::run;
 

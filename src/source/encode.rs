@@ -7,6 +7,7 @@ mod gst;
 use super::camera::{Given, Pixels};
 use crate::board::BoardKind;
 use crate::config;
+use crate::decode::DecoderReport;
 
 #[cfg(feature = "gst")]
 pub(crate) use gst::Encoder;
@@ -18,6 +19,31 @@ pub(crate) struct Candidate {
     pub(crate) name: String,
     /// From raw pictures to H.264, as gst-launch-1.0 would take it.
     pub(crate) chain: String,
+}
+
+/// Every encoder that spotter knows: hardware or not, and what brings it.
+const KNOWN: [(&str, bool, &str); 5] = [
+    ("v4l2h264enc", true, "gstreamer1.0-plugins-good and a V4L2 codec driver in the kernel"),
+    ("nvv4l2h264enc", true, "NVIDIA's JetPack"),
+    ("vah264enc", true, "gstreamer1.0-plugins-bad and a VA-API driver"),
+    ("x264enc", false, "gstreamer1.0-plugins-ugly"),
+    ("openh264enc", false, "gstreamer1.0-plugins-bad"),
+];
+
+/// Which of them are there, for `spotter probe`.
+pub fn encoders() -> Vec<DecoderReport> {
+    #[cfg(feature = "gst")]
+    use crate::decode::look_at;
+    #[cfg(not(feature = "gst"))]
+    let look_at = |_: &str, _: &str| Err(crate::decode::DecodeError::NoGstreamer.to_string());
+    let look = |(element, hardware, comes_with)| {
+        let (present, detail, driver) = match look_at(element, comes_with) {
+            Ok((behind, driver)) => (true, behind, driver),
+            Err(why) => (false, why, None),
+        };
+        DecoderReport { element, codecs: vec!["H.264"], hardware, present, detail, driver }
+    };
+    KNOWN.map(look).into()
 }
 
 /// A key frame so often, seconds: what a viewer who comes waits for at most, and what glasses do.
@@ -129,6 +155,7 @@ mod tests {
 
     #[test]
     fn hardware_comes_first_and_software_always_last() {
+        assert!(encoders().iter().all(|e| !e.detail.is_empty()));
         for (board, first) in [
             (BoardKind::Pi4, "v4l2h264enc"),
             (BoardKind::Pi5, "x264enc"),

@@ -4,7 +4,9 @@
 //! `camera` is the seam to what takes pictures (`v4l2`, `fake`), `choose` picks a format (pure), `clock` judges a
 //! driver's timestamps (pure), `encode` makes H.264 of what is none, `outlet` makes units of it, `run` is the thread.
 
+#[cfg_attr(not(feature = "v4l2"), allow(dead_code, reason = "the fake fails in fewer ways"))]
 mod camera; // trait + open()
+#[cfg_attr(not(feature = "v4l2"), allow(dead_code, reason = "the fake has nothing to choose from"))]
 mod choose; // what a camera offers and what is wished -> a format (pure)
 mod clock; // a driver's timestamps -> when a picture was taken (pure)
 mod encode; // pictures -> H.264
@@ -23,6 +25,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use camera::{CameraReport, cameras};
+pub use encode::encoders;
 
 use crate::board::BoardKind;
 use crate::config;

@@ -17,6 +17,7 @@ use spotter::detect::{BBox, Detection, Detections, Timings};
 use spotter::media::stream::StreamLimits;
 use spotter::media::{MediaTime, StreamId, Streams};
 use spotter::mqtt;
+use spotter::pause::{AfterReboot, Pause};
 use spotter::snapshots::Snapshots;
 use spotter::track::Counts;
 use spotter::wire::{
@@ -102,6 +103,8 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
     let mut settings = config::Config::default();
     settings.detect.animals = vec!["cat".into(), "dog".into()];
     let counts = watch::Sender::default();
+    let streams = Streams::new(limits);
+    let pause = Pause::open(dir.path(), Arc::clone(&streams), AfterReboot::Ends);
     let ctx = mqtt::Context {
         node: "spotter-test".into(),
         config,
@@ -113,7 +116,8 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         control: Control::open(dir.path(), settings),
         kept: Arc::new(|_| Kept::default()),
         outbox,
-        streams: Streams::new(limits),
+        streams,
+        pause,
         status: watch::channel(Some(Arc::new(status))).1,
         stats: Arc::new(stats),
         counters,

@@ -161,6 +161,27 @@ async function empty() {
   }
 }
 
+async function pauses() {
+  for (const viewport of [WIDE, PHONE]) {
+    const page = await open('/', { viewport });
+    const none = page.getByRole('heading', { name: 'No stream yet' });
+    await none.waitFor(PATIENCE);
+    await page.getByRole('button', { name: 'Privacy pause' }).click();
+    await page.getByRole('heading', { name: 'Paused for privacy' }).waitFor(PATIENCE);
+    assert.match(await page.locator('#paused-why').textContent(), /by a page like this\. Publishers are refused/);
+    assert.ok(!(await none.isVisible()), 'nobody is asked to publish');
+    if (viewport === PHONE) await fitsThePhone(page);
+    await shot(page, viewport === PHONE ? 'paused-phone' : 'paused');
+    // Another page hears of it, and ends it.
+    const other = await open('/', { viewport });
+    await other.getByRole('heading', { name: 'Paused for privacy' }).waitFor(PATIENCE);
+    await other.getByRole('button', { name: 'End the pause' }).click();
+    await none.waitFor(PATIENCE);
+    await close(other);
+    await close(page);
+  }
+}
+
 async function looks() {
   for (const [name, viewport, colorScheme] of [['viewer', WIDE, 'dark'], ['viewer-light', WIDE, 'light'], ['viewer-phone', PHONE, 'dark']]) {
     const page = await open('/', { viewport, colorScheme });
@@ -361,7 +382,7 @@ async function visitsLook() {
 
 const PARTS = {
   visits: [visits, visitsLook],
-  empty: [empty],
+  empty: [empty, pauses],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
     pictures, looks, visits, visitsLook],
 };
