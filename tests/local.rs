@@ -247,6 +247,17 @@ fn a_camera_is_a_stream_like_any_other_and_may_be_unplugged() {
     assert!(!service.log().contains("panicked"), "{}", service.log());
 }
 
+/// The dog's photograph as a camera of its own, small and slow: many run at once.
+fn still(dir: &Path, format: &str) -> String {
+    let photo = dir.join(format!("{format}.jpg"));
+    std::fs::copy(root().join("demo/photos/dog.jpg"), &photo).unwrap();
+    let encoder = if format == "nv12" { "openh264enc" } else { "x264enc" };
+    format!(
+        "[[source]]\nstream = \"{format}\"\nbackend = \"fake\"\ndevice = {photo:?}\nformat = \"{format}\"\n\
+         width = 480\nheight = 360\nrate_hz = 3\nencoder = [\"{encoder}\"]\n"
+    )
+}
+
 #[test]
 fn a_camera_that_gives_h264_is_passed_on_as_it_is_and_animals_are_found() {
     if !on_path("ffmpeg") {
@@ -275,10 +286,8 @@ fn a_camera_that_gives_h264_is_passed_on_as_it_is_and_animals_are_found() {
             .status();
         assert!(cut.unwrap().success());
         format!(
-            "[[source]]\nstream = \"csi\"\nbackend = \"fake\"\ndevice = {file:?}\nrate_hz = 24\n\
-             [[source]]\nstream = \"still\"\nbackend = \"fake\"\ndevice = {:?}\nformat = \"mjpeg\"\nrate_hz = 5\n",
-            root().join("demo/photos/dog.jpg")
-        )
+            "[[source]]\nstream = \"csi\"\nbackend = \"fake\"\ndevice = {file:?}\nrate_hz = 24\n"
+        ) + &["mjpeg", "yuyv", "uyvy", "nv12", "i420"].map(|format| still(dir, format)).concat()
     });
     let found = |stream: &str| {
         let all = get(&service, "/api/v1/stats");
@@ -287,9 +296,15 @@ fn a_camera_that_gives_h264_is_passed_on_as_it_is_and_animals_are_found() {
         (mine["counters"]["animals"].as_u64(), mine["counters"]["gaps"].as_u64())
     };
     until(&service, "animals from H.264", || found("csi").0 > Some(20));
-    // And through JPEG, our own encoder and a decoder again: the real dog.
-    until(&service, "the dog", || found("still").0 > Some(5));
-    assert_eq!((found("csi").1, found("still").1), (Some(0), Some(0)));
+    // And through each format, our own encoders and a decoder again: the real dog.
+    for format in ["mjpeg", "yuyv", "uyvy", "nv12", "i420"] {
+        until(&service, format, || found(format).0 > Some(3));
+        assert_eq!(found(format).1, Some(0));
+        let visits = || get(&service, &format!("/api/v1/events?stream={format}&limit=9"));
+        let named = |v: &Value| v.to_string().contains("\"dog\"");
+        until(&service, format, || named(&visits()));
+    }
+    assert_eq!(found("csi").1, Some(0));
     let status = get(&service, "/api/v1/status");
     assert!(status["sources"][0]["encoder"].is_null(), "{status}");
 }

@@ -19,6 +19,9 @@ use crate::reload::Changes;
 use crate::source::Sources;
 use crate::wire::{Addresses, Attached, NodeStatus, PauseInfo, PinInUse, SourceInUse};
 
+/// How long lines may take to be given back.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(super) struct Local {
     pub(super) pause: Arc<Pause>,
     pub(super) sources: Arc<Sources>,
@@ -98,8 +101,11 @@ impl Local {
         }
         if changes.gpio {
             let (hands, gpio) = (Arc::clone(&self.hands), changes.config.gpio.clone());
-            // Lines are given back first, which takes a tick.
-            let _ = tokio::task::spawn_blocking(move || hands.follow(&gpio)).await;
+            // Lines are given back first, which takes a tick, or for ever on a bus that hangs.
+            let taken = tokio::task::spawn_blocking(move || hands.follow(&gpio));
+            if tokio::time::timeout(PATIENCE, taken).await.is_err() {
+                tracing::error!("the lines of [gpio] hang: the change waits for them");
+            }
         }
     }
 
@@ -108,7 +114,7 @@ impl Local {
         let hands = Arc::clone(&self.hands);
         let ended = tokio::task::spawn_blocking(move || hands.finish());
         // A bus that hangs must not hold the rest.
-        let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
     }
 }
 

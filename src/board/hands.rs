@@ -79,6 +79,11 @@ struct Stop {
 }
 
 impl Stop {
+    fn ask(&self) {
+        *self.asked.lock() = true;
+        self.bell.notify_all();
+    }
+
     /// Waits one tick; true when the end was asked for.
     fn within(&self, wait: Duration) -> bool {
         let mut asked = self.asked.lock();
@@ -121,9 +126,9 @@ impl Hands {
 
     /// Switches all off. Blocks for a tick.
     pub fn finish(&self) {
-        if let Some(Running { stop, thread }) = self.running.lock().take() {
-            *stop.asked.lock() = true;
-            stop.bell.notify_all();
+        let running = self.running.lock().take();
+        if let Some(Running { stop, thread }) = running {
+            stop.ask();
             if thread.join().is_err() {
                 tracing::error!("the thread of lamps and buttons panicked");
             }
@@ -133,7 +138,10 @@ impl Hands {
 
 impl Drop for Hands {
     fn drop(&mut self) {
-        self.finish();
+        // Not waited for: a bus that hangs must not keep the process.
+        if let Some(running) = &*self.running.lock() {
+            running.stop.ask();
+        }
     }
 }
 

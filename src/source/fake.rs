@@ -1,5 +1,5 @@
-//! A file as a camera, for machines and tests without one: a picture gives YUYV or JPEG, an `.h264` file what is in it,
-//! over and over. While the file is not there the camera is unplugged.
+//! A file as a camera, for machines and tests without one: a picture in any format but H.264, an `.h264` file what is in
+//! it, over and over. While the file is not there the camera is unplugged.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -33,26 +33,19 @@ impl FakeCamera {
         })?;
         let wish = choose::pixels(config.format);
         let coded = file.extension().is_some_and(|e| e == "h264");
-        let (pixels, pictures, width, height) = match (coded, wish) {
-            (true, None | Some(Pixels::H264)) => {
-                (Pixels::H264, access_units(&bytes), config.width, config.height)
-            }
-            (false, None | Some(Pixels::Yuyv)) => {
-                let picture = picture(&file, &bytes, config)?;
-                let (w, h) = picture.dimensions();
-                (Pixels::Yuyv, vec![yuyv(&picture)], w, h)
-            }
-            (false, Some(Pixels::Mjpeg)) => {
-                let picture = picture(&file, &bytes, config)?;
-                let (w, h) = picture.dimensions();
-                let mut jpeg = Cursor::new(Vec::new());
-                let written = picture.write_to(&mut jpeg, image::ImageFormat::Jpeg);
-                written.map_err(|e| failed(&file, &e.to_string()))?;
-                (Pixels::Mjpeg, vec![jpeg.into_inner()], w, h)
-            }
-            (_, Some(wish)) => {
+        // Colours are shared by four pixels.
+        let (width, height) = (config.width & !1, config.height & !1);
+        let (pixels, pictures, stride) = match (coded, wish) {
+            (true, None | Some(Pixels::H264)) => (Pixels::H264, access_units(&bytes), 0),
+            (true, Some(wish)) | (false, Some(wish @ Pixels::H264)) => {
                 let text = format!("{} does not give {wish}: set format = \"auto\"", config.device);
                 return Err(CameraError::Unfit(text));
+            }
+            (false, wish) => {
+                let wish = wish.unwrap_or(Pixels::Yuyv);
+                let picture = picture(&file, &bytes, (width, height))?;
+                let (bytes, stride) = as_pixels(&picture, wish).map_err(|e| failed(&file, &e))?;
+                (wish, vec![bytes], stride)
             }
         };
         if pictures.is_empty() {
@@ -60,7 +53,7 @@ impl FakeCamera {
         }
         let node = config.device.clone();
         let rate_hz = config.rate_hz;
-        let given = Given { node, pixels, width, height, stride: width * 2, rate_hz };
+        let given = Given { node, pixels, width, height, stride, rate_hz };
         let period = Duration::from_secs_f64(1.0 / rate_hz);
         Ok(Self { given, file, pictures, at: 0, due: Instant::now(), period })
     }
@@ -92,26 +85,62 @@ fn failed(file: &Path, what: &str) -> CameraError {
     CameraError::Failed(file.display().to_string(), what.into())
 }
 
-fn picture(file: &Path, bytes: &[u8], config: &Source) -> Result<RgbImage, CameraError> {
+fn picture(file: &Path, bytes: &[u8], (w, h): (u32, u32)) -> Result<RgbImage, CameraError> {
     let picture = image::load_from_memory(bytes).map_err(|e| failed(file, &e.to_string()))?;
-    // Pairs of pixels share their colour.
-    let (w, h) = (config.width & !1, config.height & !1);
     Ok(picture.resize_exact(w, h, image::imageops::FilterType::Triangle).to_rgb8())
 }
 
+/// The picture's bytes and the length of its rows. Planes have longer rows than they need, as many drivers give them.
+fn as_pixels(picture: &RgbImage, pixels: Pixels) -> Result<(Vec<u8>, u32), String> {
+    let (w, h) = picture.dimensions();
+    let packed = |order: [usize; 4]| {
+        let pairs = picture.as_raw().chunks_exact(6).flat_map(move |pair| {
+            let [one, two] = [yuv(&pair[..3]), yuv(&pair[3..])];
+            let mean = |n: usize| one[n].midpoint(two[n]);
+            let all = [one[0], mean(1), two[0], mean(2)];
+            order.map(|n| all[n])
+        });
+        (pairs.collect(), w * 2)
+    };
+    let stride = w + 64;
+    // One plane, of pictures of every `every`th pixel in both directions; `of` says which components of each.
+    let plane = |every: u32, stride: u32, of: &[usize]| -> Vec<u8> {
+        let row = |y: u32| {
+            let values = (0..w / every).flat_map(move |x| {
+                let value = yuv(&picture.get_pixel(x * every, y * every).0);
+                of.iter().map(move |n| value[*n])
+            });
+            let mut row: Vec<u8> = values.collect();
+            row.resize(stride as usize, 0);
+            row
+        };
+        (0..h / every).flat_map(row).collect()
+    };
+    Ok(match pixels {
+        Pixels::Yuyv => packed([0, 1, 2, 3]),
+        Pixels::Uyvy => packed([1, 0, 3, 2]),
+        Pixels::Nv12 => ([plane(1, stride, &[0]), plane(2, stride, &[1, 2])].concat(), stride),
+        Pixels::I420 => {
+            let half = stride / 2;
+            let planes = [plane(1, stride, &[0]), plane(2, half, &[1]), plane(2, half, &[2])];
+            (planes.concat(), stride)
+        }
+        Pixels::Mjpeg | Pixels::H264 => {
+            let mut jpeg = Cursor::new(Vec::new());
+            let written = picture.write_to(&mut jpeg, image::ImageFormat::Jpeg);
+            written.map_err(|e| e.to_string())?;
+            (jpeg.into_inner(), 0)
+        }
+    })
+}
+
 /// BT.601, limited range, as webcams give it.
-fn yuyv(picture: &RgbImage) -> Vec<u8> {
-    let luma = |[r, g, b]: [f32; 3]| 16.0 + 0.257 * r + 0.504 * g + 0.098 * b;
-    let mut out = Vec::with_capacity(picture.len() / 3 * 2);
-    for pair in picture.as_raw().chunks_exact(6) {
-        let [r1, g1, b1, r2, g2, b2] = <[u8; 6]>::try_from(pair).expect("six at a time");
-        let (one, two) = ([r1, g1, b1].map(f32::from), [r2, g2, b2].map(f32::from));
-        let [r, g, b] = [0, 1, 2].map(|n| (one[n] + two[n]) / 2.0);
-        let u = 128.0 - 0.148 * r - 0.291 * g + 0.439 * b;
-        let v = 128.0 + 0.439 * r - 0.368 * g - 0.071 * b;
-        out.extend([luma(one), u, luma(two), v].map(|x| x.round().clamp(0.0, 255.0) as u8));
-    }
-    out
+fn yuv(rgb: &[u8]) -> [u8; 3] {
+    let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(f32::from);
+    let y = 16.0 + 0.257 * r + 0.504 * g + 0.098 * b;
+    let u = 128.0 - 0.148 * r - 0.291 * g + 0.439 * b;
+    let v = 128.0 + 0.439 * r - 0.368 * g - 0.071 * b;
+    [y, u, v].map(|x| x.round().clamp(0.0, 255.0) as u8)
 }
 
 /// Cuts an Annex B stream into access units: a new one begins at the first slice of a picture, or at what stands in

@@ -186,7 +186,9 @@ fn open_encoder(
 
 fn now() -> Now {
     let kernel = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = Duration::from_secs(kernel.tv_sec.unsigned_abs());
-    let monotonic = seconds + Duration::from_nanos(kernel.tv_nsec.unsigned_abs());
+    // Of other widths on other machines.
+    let part = |n: Result<u64, std::num::TryFromIntError>| n.unwrap_or(0);
+    let seconds = Duration::from_secs(part(kernel.tv_sec.try_into()));
+    let monotonic = seconds + Duration::from_nanos(part(kernel.tv_nsec.try_into()));
     Now { monotonic, arrival: Arrival::now() }
 }
