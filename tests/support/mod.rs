@@ -164,6 +164,11 @@ impl Service {
         let status = self.process.wait(Duration::from_secs(20));
         assert!(status.is_some_and(|s| s.success()), "{status:?}\n{}", self.log());
         std::thread::sleep(pause);
+        self.start_again();
+    }
+
+    /// Starts it anew on the same ports and state, however the last run ended.
+    pub fn start_again(&mut self) {
         self.process = run(&self.config, &self.log);
         self.wait_for_doors();
     }
