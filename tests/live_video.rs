@@ -5,13 +5,14 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use support::{Reaped, Service, on_path, root, skip};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -224,7 +225,11 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
 
 /// Sends one request and leaves the socket open.
 fn request(web: u16, path: &str, headers: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(("127.0.0.1", web)).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Or the kernel would read for those that do not.
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, web)).into()).unwrap();
+    let mut socket = TcpStream::from(socket);
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     socket.write_all(text.as_bytes()).unwrap();
@@ -256,12 +261,17 @@ fn until_there(service: &Service, stream: &str) {
     }
 }
 
+/// Viewers that never read.
+const SILENT: usize = 1000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_that_do_not_read_or_leave_disturb_nobody() {
     if !ready() {
         return;
     }
-    let service = Service::start(LIGHT);
+    let many =
+        format!("web.max_connections = 2000\nweb.max_connections_per_address = 2000\n{LIGHT}");
+    let service = Service::start(&many);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("heavy.mp4");
     encode(Path::new("ffmpeg"), &file, 6, "640x360", HEAVY);
@@ -269,8 +279,11 @@ async fn viewers_that_do_not_read_or_leave_disturb_nobody() {
     let good = tokio::spawn(view(service.web, "heavy"));
     until_there(&service, "heavy");
     // Some never read a byte, some leave in the middle of a fragment.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let mut silent: Vec<_> =
-        (0..20).map(|_| request(service.web, "/live/heavy", UPGRADE)).collect();
+        (0..SILENT).map(|_| request(service.web, "/live/heavy", UPGRADE)).collect();
     for _ in 0..20 {
         let mut leaver = request(service.web, "/live/heavy", UPGRADE);
         leaver.read_exact(&mut [0; 3000]).unwrap();
