@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use support::{Reaped, Service, on_path, root, skip};
+use support::{Reaped, Service, new_ffmpeg, on_path, root, skip};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// No decoder, no model: this is about coded video only.
@@ -26,16 +26,6 @@ fn ready() -> bool {
         skip(&format!("no {program}; run ./setup.sh --test"));
     }
     missing.is_none()
-}
-
-/// The ffmpeg of the Python package imageio-ffmpeg, which publishes enhanced RTMP.
-fn new_ffmpeg() -> Option<PathBuf> {
-    let pythons = std::fs::read_dir(root().join(".venv/lib")).ok()?.flatten();
-    let folders = pythons.map(|p| p.path().join("site-packages/imageio_ffmpeg/binaries"));
-    let files = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
-    files
-        .map(|f| f.path())
-        .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
 }
 
 /// Encodes some seconds of a test picture and a tone.

@@ -47,6 +47,16 @@ pub fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
+/// The ffmpeg of the Python package imageio-ffmpeg, which speaks enhanced RTMP.
+pub fn new_ffmpeg() -> Option<PathBuf> {
+    let pythons = std::fs::read_dir(root().join(".venv/lib")).ok()?.flatten();
+    let folders = pythons.map(|p| p.path().join("site-packages/imageio_ffmpeg/binaries"));
+    let files = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
+    files
+        .map(|f| f.path())
+        .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
+}
+
 /// A port nobody listens on just now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
