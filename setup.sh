@@ -147,6 +147,15 @@ runtime() {
     rm -rf "$temp"
 }
 
+# What makes the packages, built here because Debian 12 has no recent one. It is used for seconds: little optimised.
+cargo_deb() {
+    grep -qs '"cargo-deb 3.8.0 ' runtime/.crates2.json && return
+    say "building cargo-deb 3.8.0 into runtime/bin"
+    step "check that crates.io can be reached" env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_TARGET_DIR=runtime/cargo-deb-build cargo install --quiet --locked --root runtime --version =3.8.0 cargo-deb
+    rm -rf runtime/cargo-deb-build
+}
+
 # A broker that the system starts would take port 1883, where spotter's own broker listens, and a web server port 80:
 # services that came with the tests are switched off, those that were here before stay.
 test_packages() {
@@ -238,6 +247,7 @@ cross() {
     packages "$CROSS_TOOLS"
     cross_gstreamer
     runtime aarch64
+    cargo_deb
 }
 
 want_test=no want_cross=no arches=()
