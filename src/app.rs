@@ -49,7 +49,7 @@ use detector::DetectorThread;
 use doors::Doors;
 use local::Local;
 use manager::Manager;
-use report::{Exits, Identity, Statistics, group};
+use report::{Around, Identity, Statistics, group};
 use signals::Signals;
 use tracking::Tracking;
 
@@ -322,12 +322,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &decoders.states(),
             &detector.state.borrow(),
             stuck.clone(),
-            Exits {
+            Around {
                 relays: relays.status(),
                 mqtt: link_seen.borrow_and_update().clone(),
                 storage: storage_seen.borrow_and_update().clone(),
+                attached: local.status(),
             },
-            local.status(),
             config_state.clone(),
         );
         local.show(&now);

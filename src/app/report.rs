@@ -26,11 +26,12 @@ pub(super) struct Identity {
     pub(super) max_streams: usize,
 }
 
-/// How what leaves the pipeline stands.
-pub(super) struct Exits {
+/// How everything around the pipeline stands: its exits, and what hangs on the machine.
+pub(super) struct Around {
     pub(super) relays: Vec<RelayStatus>,
     pub(super) mqtt: LinkState,
     pub(super) storage: Storage,
+    pub(super) attached: Attached,
 }
 
 /// The status of the moment.
@@ -40,8 +41,7 @@ pub(super) fn status(
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
     stuck: Option<String>,
-    exits: Exits,
-    attached: Attached,
+    around: Around,
     config: ConfigState,
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
@@ -55,16 +55,16 @@ pub(super) fn status(
         decoders: in_use.collect(),
         detector: detector.info.clone(),
         detector_error: stuck.or_else(|| detector.error.clone()),
-        relays: exits.relays.into_iter().map(RelayInUse::from).collect(),
+        relays: around.relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
-        mqtt: exits.mqtt,
+        mqtt: around.mqtt,
         capacity: Capacity {
             max_streams: who.max_streams,
             streams: streams.list().len(),
             detections_per_s: detections_per_s(streams),
         },
-        storage: exits.storage,
-        attached,
+        storage: around.storage,
+        attached: around.attached,
         config,
     }
 }

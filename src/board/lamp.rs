@@ -69,7 +69,8 @@ pub fn mood(status: Option<&NodeStatus>) -> Mood {
         StorageState::Full | StorageState::ReadOnly | StorageState::Failed
     );
     let broker = matches!(status.mqtt, LinkState::Down { .. } | LinkState::Contested { .. });
-    if status.detector.is_none() || camera || disk || broker {
+    let detector = status.detector.is_none() || status.detector_error.is_some();
+    if detector || camera || disk || broker {
         return Mood::Fault;
     }
     if status.capacity.streams > 0 { Mood::Streaming } else { Mood::Waiting }
