@@ -1,6 +1,7 @@
 //! What the owner can set: one section a stage, every key with a default, unknown keys refused.
 //! Reading files and environment is in `load.rs`, judging the values in `validate.rs`.
 
+mod appliance;
 mod load;
 mod validate;
 
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use load::{ConfigError, Fault, Loaded, load, locate, parse};
+pub use appliance::{Announce, Machine, Network, Password, Update};
+pub use load::{ConfigError, Fault, Loaded, decode, load, locate, parse};
 pub use validate::Problem;
 
 /// The whole configuration; `Config::default()` is a working service.
@@ -28,6 +30,10 @@ pub struct Config {
     pub mqtt: Mqtt,
     pub websocket: WebSocket,
     pub web: Web,
+    pub announce: Announce,
+    pub update: Update,
+    #[serde(rename = "box")]
+    pub machine: Machine,
     /// Streams pushed on to other servers.
     pub relay: Vec<Relay>,
     /// Per-stream settings by stream name.

@@ -24,6 +24,7 @@ pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 
 pub mod app; // the only file that knows every stage
 pub mod board; // what this machine is and has
+pub mod files; // small files, read and replaced whole
 pub mod health; // counters and latencies
 pub mod reload; // a changed configuration, judged before anyone sees it
 pub mod supervise; // restart with back-off

@@ -15,16 +15,16 @@ pub struct Problem {
 }
 
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn unless(&mut self, fine: bool, key: &str, message: impl FnOnce() -> String) {
+    pub(super) fn unless(&mut self, fine: bool, key: &str, message: impl FnOnce() -> String) {
         if !fine {
             self.0.push(Problem { key: key.to_owned(), message: message() });
         }
     }
 
-    fn between<T: PartialOrd + std::fmt::Display>(
+    pub(super) fn between<T: PartialOrd + std::fmt::Display>(
         &mut self,
         key: &str,
         value: T,
@@ -79,6 +79,7 @@ impl Config {
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
+        self.appliance(&mut p);
         self.relay(&mut p);
         for (name, stream) in &self.stream {
             if let Err(bad) = StreamId::new(name) {
