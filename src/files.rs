@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 /// Whether a file had to be written.
@@ -50,7 +50,6 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Replaced> {
         file.write_all(bytes)?;
         let dir = path.parent().unwrap_or(Path::new("/"));
         if mode & 0o070 != 0 {
-            use std::os::unix::fs::MetadataExt;
             // Not every file system has owners.
             let _ = chown(&draft, None, Some(fs::metadata(dir)?.gid()));
         }
@@ -63,6 +62,17 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Replaced> {
         let _ = fs::remove_file(&draft);
     }
     written.map(|()| Replaced::Written)
+}
+
+/// Writes a file where it stands, for FAT, which has neither rights nor a safe way to replace: if that fails there is no
+/// file, rather than half of one.
+pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let write = || {
+        let mut out = File::create(path)?;
+        out.write_all(bytes)?;
+        out.sync_all()
+    };
+    write().inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 /// Takes a file away; that there is none is fine.

@@ -112,6 +112,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         control: Control::open(dir.path(), settings),
         kept: Arc::new(|_| Kept::default()),
         outbox,
+        update: spotter::update::Desk::new(dir.path(), &config::Config::default()),
         streams: Streams::new(limits),
         status: watch::channel(Some(Arc::new(status))).1,
         stats: Arc::new(stats),

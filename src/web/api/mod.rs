@@ -8,6 +8,8 @@ mod publish; // where to publish to
 mod recordings; // what is recorded, and any part of it
 mod settings; // what can be switched of a stream
 mod streams; // which streams there are
+mod update; // newer systems
+mod wifi; // which network the box joins
 
 use std::sync::Arc;
 
@@ -51,6 +53,8 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(events::routes())
         .merge(recordings::routes())
         .merge(node::routes())
+        .merge(update::routes())
+        .merge(wifi::routes())
         .merge(feed::routes())
         .merge(metrics::routes())
         .merge(health::routes());
