@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::rauc;
 pub use super::rauc::RaucError;
 use super::{
-    BUNDLE, MAX_FILE, PROGRESS, Progress, REQUEST, Request, SYSTEM, Step, System, dir, older,
+    BUNDLE, LastUpdate, MAX_FILE, PROGRESS, Progress, REQUEST, Request, SYSTEM, Step, System, dir,
+    older,
 };
 use crate::files;
 
@@ -36,6 +37,9 @@ pub enum InstallError {
     NoRequest(PathBuf),
 }
 
+/// Where the image says how the last update fared.
+const LAST_UPDATE: &str = "/var/lib/spotter-image/last-update";
+
 /// What this box runs, from RAUC and from the system's own words.
 pub fn system() -> Result<System, RaucError> {
     let mut system = rauc::status()?;
@@ -46,7 +50,17 @@ pub fn system() -> Result<System, RaucError> {
     } else if system.version.is_empty() {
         system.version = env!("CARGO_PKG_VERSION").into();
     }
+    system.last_update =
+        std::fs::read_to_string(LAST_UPDATE).ok().and_then(|text| last_update(&text));
     Ok(system)
+}
+
+/// One line of the image's: `good` or `fell-back`, version, slot, seconds since 1970.
+fn last_update(text: &str) -> Option<LastUpdate> {
+    let mut words = text.split_whitespace();
+    let good = words.next()? == "good";
+    let version = words.next()?.chars().take(64).collect();
+    Some(LastUpdate { version, good, at: words.nth(1)?.parse().ok()? })
 }
 
 /// `IMAGE_VERSION` of os-release(5).
@@ -146,6 +160,14 @@ mod tests {
         let release = "ID=debian\nIMAGE_ID=spotter\nIMAGE_VERSION=\"1.2.0+20261125\"\n";
         assert_eq!(image_version(release).unwrap(), "1.2.0+20261125");
         assert_eq!(image_version("IMAGE_VERSION=\nID=x\n"), None);
+    }
+
+    #[test]
+    fn how_the_last_update_fared_is_read() {
+        let fell_back = last_update("fell-back 1.2.0 B 1795439400\n").unwrap();
+        assert!(!fell_back.good && fell_back.version == "1.2.0" && fell_back.at == 1_795_439_400);
+        assert!(last_update("good 1.2.0 B 1795439400").unwrap().good);
+        assert_eq!(last_update("good"), None);
     }
 
     #[test]

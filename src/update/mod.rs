@@ -40,6 +40,18 @@ pub struct System {
     /// The slot that runs, as "A".
     pub booted: String,
     pub slots: Vec<Slot>,
+    /// How the last update ended, where its new system did not become ready or the image tells otherwise.
+    pub last_update: Option<LastUpdate>,
+}
+
+/// How the newest system that was installed fared at its first start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastUpdate {
+    pub version: String,
+    /// It became ready; if not, the box went back to the system before.
+    pub good: bool,
+    /// Seconds since 1970.
+    pub at: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]

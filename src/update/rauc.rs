@@ -73,6 +73,7 @@ fn system(all: &Value) -> System {
         compatible: text(&all["compatible"]),
         booted: booted.map_or_else(|| text(&all["booted"]), |s| s.bootname.clone()),
         slots,
+        last_update: None,
     }
 }
 

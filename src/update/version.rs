@@ -12,6 +12,8 @@ enum Part<'a> {
     /// What comes before the version itself.
     Before,
     End,
+    /// What comes after it, of the same version.
+    Build,
     Word(&'a str),
     Number(u128),
 }
@@ -37,6 +39,10 @@ impl<'a> Parts<'a> {
         {
             self.0 = rest;
             return Part::Before;
+        }
+        if let Some(rest) = self.0.strip_prefix('+') {
+            self.0 = rest;
+            return Part::Build;
         }
         let rest = self.0.trim_start_matches(|c: char| !c.is_alphanumeric());
         let digits = rest.starts_with(|c: char| c.is_ascii_digit());

@@ -1,6 +1,7 @@
 /** The page: which streams there are, which one is large, and what keys and buttons do. */
 
 import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs';
+import * as box from './box.mjs';
 import { listen } from './events.mjs';
 import { learn } from './labels.mjs';
 import * as panel from './panel.mjs';
@@ -58,6 +59,7 @@ function wantToken(error) {
   connection('refused', 'A token is needed');
   visits.stop();
   switches.forget();
+  box.forget();
   keepViews([]);
   part('empty').hidden = true;
   part('gate').hidden = false;
@@ -69,6 +71,7 @@ function wantToken(error) {
 function open() {
   connection('connected', 'Connected');
   visits.start();
+  box.offer();
   for (const view of views.values()) view.forget();
 }
 
@@ -176,6 +179,7 @@ function act(action) {
       const off = document.body.classList.toggle('no-panel');
       document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(!off));
     },
+    box: box.toggle,
     help: () => (part('help').open ? part('help').close() : part('help').showModal()),
   };
   acts[action]();
@@ -187,7 +191,7 @@ const KEYS = { m: 'sound', b: 'boxes', s: 'snapshot', f: 'full', p: 'panel', '?'
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select')) return;
   // An open visit has keys of its own.
-  if (part('visit').open) return;
+  if (part('visit').open || part('box').open) return;
   // Space on a button presses it.
   if (event.key === ' ' && event.target.closest('button, a')) return;
   const action = KEYS[event.key.toLowerCase()];
