@@ -233,7 +233,7 @@ impl Desk {
     }
 
     /// Asks for the newest version. Blocks.
-    fn check(&self) {
+    pub fn check(&self) {
         let asked = Place::parse(&self.config.url).and_then(|place| fetch::news(&place));
         let mut state = self.state.lock();
         match asked {

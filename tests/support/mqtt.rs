@@ -100,6 +100,9 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
     let outbox = mqtt::open_outbox(&config, dir.path(), &counters);
     let mut settings = config::Config::default();
     settings.detect.animals = vec!["cat".into(), "dog".into()];
+    let mut boxed = config::Config::default();
+    boxed.machine.run_dir = dir.path().join("run");
+    boxed.update.url = dir.path().join("news.json").display().to_string();
     let counts = watch::Sender::default();
     let ctx = mqtt::Context {
         node: "spotter-test".into(),
@@ -112,7 +115,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         control: Control::open(dir.path(), settings),
         kept: Arc::new(|_| Kept::default()),
         outbox,
-        update: spotter::update::Desk::new(dir.path(), &config::Config::default()),
+        update: spotter::update::Desk::new(dir.path(), &boxed),
         streams: Streams::new(limits),
         status: watch::channel(Some(Arc::new(status))).1,
         stats: Arc::new(stats),
@@ -121,6 +124,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         link: Arc::new(watch::channel(LinkState::Disabled).0),
     };
     let shutdown = CancellationToken::new();
+    tokio::spawn(Arc::clone(&ctx.update).run(shutdown.clone()));
     let public = mqtt::listen(&ctx.config).await.unwrap();
     let port = public.as_ref().map_or(0, |l| l.local_addr().unwrap().port());
     let task = tokio::spawn(mqtt::run(ctx.clone(), public.map(Arc::new), shutdown.clone()));
