@@ -183,6 +183,7 @@ fn another_machine_finds_the_box_and_hears_it_go() {
         std::thread::sleep(Duration::from_millis(200));
     }
     drop(second);
+    assert!(!it.log().contains("another machine"), "who was first keeps its name: {}", it.log());
 
     // It says goodbye, so that nobody waits for its records to grow old.
     let log_before = it.log();

@@ -571,9 +571,9 @@ async fn home_assistant_s_update_entity_is_obeyed() {
     let mut sub = Subscriber::new(node.port, &[]);
     let version = env!("CARGO_PKG_VERSION");
     until_update(&mut sub, [version, version, "false", "null"]).await;
+    let port = node.port;
     let install = |payload: &'static str| async move {
         let args = ["-t", "spotter/spotter-test/update/set", "-m", payload];
-        let port = node.port;
         assert!(tokio::task::spawn_blocking(move || publish(port, &args)).await.unwrap());
     };
     // Without slots, and without news, nothing begins; the state is said again.

@@ -254,7 +254,8 @@ fn the_right_bundle_is_installed_and_every_other_refused() {
     let (code, text) = it.spotter(&["update", "install", &format!("{url}/whole.raucb?key=hush")]);
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(it.other_slot(), b"1.1.0");
-    for (path, words) in [("cut.raucb", "127.0.0.1"), ("404", "no such file"), ("huge", "no room")]
+    for (path, words) in
+        [("cut.raucb", "127.0.0.1"), ("404", "no such file"), ("huge", "update.max_bundle_bytes")]
     {
         let (code, text) = it.spotter(&["update", "install", &format!("{url}/{path}?key=hush")]);
         assert!(
@@ -262,8 +263,48 @@ fn the_right_bundle_is_installed_and_every_other_refused() {
             "{path}: {code:?} {text}"
         );
     }
+    over_https(&it, &good);
     let left = fs::read_dir(it.path("state")).unwrap().count();
     assert_eq!(left, 0, "what was fetched does not stay");
+}
+
+/// From a server whose certificate is trusted, and from one whose is not.
+fn over_https(it: &Box, bundle: &Path) {
+    let request = it.path("request.cnf");
+    fs::write(
+        &request,
+        "[req]\ndistinguished_name=dn\nx509_extensions=v3\nprompt=no\n[dn]\nCN=spotter-test\n\
+         [v3]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n",
+    )
+    .unwrap();
+    run(Command::new("openssl")
+        .current_dir(it.dir.path())
+        .args(["req", "-x509", "-config"])
+        .arg(&request)
+        .args([
+            "-newkey", "rsa:2048", "-nodes", "-days", "30", "-keyout", "web.key", "-out", "web.pem",
+        ]));
+    let port = support::free_port();
+    let mut server = Command::new("openssl");
+    server
+        .current_dir(it.dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let server = server.args(["s_server", "-quiet", "-WWW", "-cert", "web.pem", "-key", "web.key"]);
+    let _server = Reaped::start(server.args(["-accept", &format!("127.0.0.1:{port}")]));
+    let end = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < end, "openssl s_server did not open its door");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let url = format!("https://127.0.0.1:{port}/{}", bundle.file_name().unwrap().to_str().unwrap());
+    let (code, text) = it.spotter(&["update", "install", &url]);
+    assert!(code == Some(69) && text.contains("certificate"), "{code:?} {text}");
+    let mut trusting = it.with(spotter());
+    trusting.env("SPOTTER__UPDATE__CA_FILE", it.path("web.pem")).args(["update", "install", &url]);
+    let output = trusting.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Serves `bundle`, and what is wrong with servers.
@@ -285,7 +326,7 @@ fn serve(bundle: Vec<u8>) -> String {
                     (format!("200 OK\r\nContent-Length: {long}"), &bundle[..1000])
                 }
                 () if head.starts_with("GET /huge") => {
-                    (format!("200 OK\r\nContent-Length: {}", 2_u64 << 30), &[][..])
+                    (format!("200 OK\r\nContent-Length: {}", 2_u64 << 40), &[][..])
                 }
                 () => ("404 Not Found\r\nContent-Length: 0".to_owned(), &[][..]),
             };

@@ -11,7 +11,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
     /// Where the files go that the service and the system read.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/spotter-box")]
+    #[arg(long, value_name = "DIR", default_value = setup::SET_UP)]
     to: PathBuf,
 }
 

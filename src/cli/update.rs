@@ -94,7 +94,7 @@ fn local(bundle: &str, config: &Config) -> Result<Local, Failure> {
     let file = state::dir(config)?.join(".console.raucb");
     let mut told = None;
     eprintln!("spotter: fetching {}", place.shown());
-    fetch::copy(&place, &file, config.update.max_bundle_bytes, |done, long| {
+    fetch::copy(&place, &file, &config.update, |done, long| {
         let percent = long.filter(|l| *l > 0).map(|long| done * 10 / long);
         if percent != told {
             told = percent;
@@ -120,17 +120,9 @@ fn carry_out(
     run_dir: &Path,
     reboot: bool,
 ) -> Result<(), Failure> {
-    let mut now = Progress { id, ..Progress::default() };
-    let mut told = |step: Step, percent: u8, message: &str, version: Option<&str>| {
-        println!("{percent:3}% {message}");
-        now = Progress {
-            id: now.id.clone(),
-            step,
-            percent,
-            message: message.to_owned(),
-            version: version.map(str::to_owned),
-        };
-        install::report(run_dir, &now);
+    let mut told = |now: Progress| {
+        println!("{:3}% {}", now.percent, now.message);
+        install::report(run_dir, &Progress { id: id.clone(), ..now });
     };
     match install::install(bundle, downgrade, &mut told) {
         Ok(version) => {
@@ -140,32 +132,27 @@ fn carry_out(
             {
                 eprintln!("spotter: {error}");
             }
+            let say = |step, message: String| {
+                let version = Some(version.clone());
+                told(Progress { step, percent: 100, message, version, ..Progress::default() });
+            };
             if !reboot {
-                told(
-                    Step::Installed,
-                    100,
-                    &format!("{version} is in: restart the box to run it"),
-                    Some(&version),
-                );
+                say(Step::Installed, format!("{version} is in: restart the box to run it"));
                 return Ok(());
             }
-            told(
-                Step::Restarting,
-                100,
-                &format!("{version} is in: the box starts anew"),
-                Some(&version),
-            );
+            say(Step::Restarting, format!("{version} is in: the box starts anew"));
             let asked = Command::new("systemctl").arg("reboot").status();
             if asked.is_ok_and(|status| status.success()) {
                 return Ok(());
             }
             let why =
                 format!("{version} is in, and systemctl reboot failed: restart the box by hand");
-            told(Step::Installed, 100, &why, Some(&version));
+            say(Step::Installed, why.clone());
             Err(Failure::unavailable(why))
         }
         Err(error) => {
-            told(Step::Failed, 0, &error.to_string(), None);
+            let message = error.to_string();
+            told(Progress { step: Step::Failed, message, ..Progress::default() });
             Err(match error {
                 InstallError::Rauc(_) | InstallError::NoRequest(_) => Failure::unavailable(error),
                 _ => Failure::usage(error),

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     card: Option<PathBuf>,
     /// Where `spotter setup` put its files.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/spotter-box")]
+    #[arg(long, value_name = "DIR", default_value = setup::SET_UP)]
     set_up: PathBuf,
 }
 

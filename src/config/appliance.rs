@@ -123,13 +123,20 @@ pub struct Update {
     /// A JSON file that tells the newest version, by https://, http:// or its path; empty: none is asked.
     pub url: String,
     pub check_interval_h: u64,
+    /// Certificates to trust with https in place of the system's.
+    pub ca_file: PathBuf,
     /// Of a bundle that is fetched or sent in.
     pub max_bundle_bytes: u64,
 }
 
 impl Default for Update {
     fn default() -> Self {
-        Self { url: String::new(), check_interval_h: 24, max_bundle_bytes: 2 << 30 }
+        Self {
+            url: String::new(),
+            check_interval_h: 24,
+            ca_file: PathBuf::new(),
+            max_bundle_bytes: 2 << 30,
+        }
     }
 }
 
@@ -152,6 +159,7 @@ impl Config {
                 u.url
             )
         });
+        p.file("update.ca_file", &u.ca_file);
         p.between("update.check_interval_h", u.check_interval_h, 1, 8760);
         p.between("update.max_bundle_bytes", u.max_bundle_bytes, 1 << 20, 64 << 30);
     }

@@ -60,7 +60,7 @@ impl Problems {
         });
     }
 
-    fn file(&mut self, key: &str, path: &Path) {
+    pub(super) fn file(&mut self, key: &str, path: &Path) {
         let fine = path.as_os_str().is_empty() || path.is_file();
         self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
     }

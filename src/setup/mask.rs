@@ -37,6 +37,29 @@ fn passwords(text: &str) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_password_is_masked_and_any_text_survives(
+            passwords in proptest::collection::vec("\\PC{1,20}", 1..4), garbage in "\\PC{0,200}",
+        ) {
+            masked(&garbage);
+            let network = |(n, password): (usize, &String)| {
+                toml::Table::from_iter([("name", format!("n{n}")), ("password", password.clone())]
+                    .map(|(key, text)| (key.to_owned(), toml::Value::String(text))))
+            };
+            let wifi: Vec<_> = passwords.iter().enumerate().map(network).map(toml::Value::Table).collect();
+            let machine = toml::Table::from_iter([("wifi".to_owned(), toml::Value::Array(wifi))]);
+            let text = toml::to_string(&toml::Table::from_iter([("box".to_owned(), toml::Value::Table(machine))]));
+            let out: toml::Table = masked(&text.unwrap()).parse().unwrap();
+            let kept = out["box"]["wifi"].as_array().unwrap();
+            proptest::prop_assert_eq!(kept.len(), passwords.len());
+            for (n, network) in kept.iter().enumerate() {
+                proptest::prop_assert_eq!(network["name"].as_str(), Some(&*format!("n{n}")));
+                proptest::prop_assert_eq!(network["password"].as_str(), Some("********"));
+            }
+        }
+    }
+
     #[test]
     fn every_way_to_write_a_password_is_masked() {
         for text in [

@@ -22,6 +22,8 @@ pub use card::PROBLEM;
 pub use networks::{CHOSEN, ChooseError, choose, chosen};
 pub use system::{AP_PASSPHRASE, HOST_NAME, host_name};
 
+/// Where a box keeps what it was set up with.
+pub const SET_UP: &str = "/var/lib/spotter-box";
 /// The configuration, in the directory that is set up.
 pub const CONFIG: &str = "spotter.toml";
 /// The networks of the card, with their passwords.
@@ -149,7 +151,11 @@ fn name(config: &Config, outcome: &mut Outcome) -> (String, Option<PathBuf>) {
 
 /// What is wrong with the card's file, as it was written beside the configuration in force.
 pub fn problem_beside(config: Option<&Path>) -> Option<String> {
-    let file = config?.canonicalize().ok()?.with_file_name(PROBLEM);
+    let file = match config {
+        Some(config) => config.canonicalize().ok()?.with_file_name(PROBLEM),
+        // Nothing good was there ever.
+        None => Path::new(SET_UP).join(PROBLEM),
+    };
     let text = String::from_utf8(files::read(&file, 64 << 10).ok()?).ok()?;
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -214,7 +220,10 @@ mod tests {
         assert_eq!(config::parse("f", &taken).unwrap().detect.rate_hz, 2.0);
         assert_eq!(rig.read("hostname").unwrap(), "barn\n");
         let wpa = rig.read("wpa_supplicant.conf").unwrap();
-        assert!(wpa.contains("psk=\"hush \" hush\"") && wpa.contains("ssid=686f6d65"), "{wpa}");
+        assert!(
+            wpa.contains("\\x68\\x75\\x73\\x68\\x20\\x22") && wpa.contains("ssid=686f6d65"),
+            "{wpa}"
+        );
         for (name, mode) in
             [("wpa_supplicant.conf", 0o600), (CARD_NETWORKS, 0o600), (CONFIG, 0o640)]
         {
@@ -313,7 +322,7 @@ mod tests {
         choose(&state, network).unwrap();
         rig.run();
         let wpa = rig.read("wpa_supplicant.conf").unwrap();
-        assert!(wpa.contains("psk=\"hush hush\"") && wpa.contains("psk=\"other words\""), "{wpa}");
+        assert!(wpa.contains("\\x68\\x75\\x73") && wpa.contains("\\x6f\\x74\\x68"), "{wpa}");
         assert_eq!(rig.read("networks").unwrap(), "2\n");
         // What a broken service might leave there reaches no file of root's.
         fs::write(state.join(CHOSEN), "[[wifi]]\nname = \"a\\nb\"\npassword = \"x\"\n").unwrap();

@@ -4,21 +4,40 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::num::NonZeroU32;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
+use ring::pbkdf2;
 
 use super::networks::Networks;
 use crate::config::{Config, Network};
 use crate::files::{self, Replaced};
 
 pub const HOST_NAME: &str = "hostname";
+/// The group that the service runs in.
+const SERVICE: &str = "spotter";
 /// Of the access point that the image opens where there is no network.
 pub const AP_PASSPHRASE: &str = "ap-passphrase";
 
 pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    // The service reads its configuration by its group.
+    let group = fs::read_to_string("/etc/group").ok().and_then(|text| group_id(&text, SERVICE));
+    if let Some(group) = group
+        && fs::metadata(dir)?.gid() != group
+    {
+        // Who is not root sets nothing up but for trying.
+        let _ = chown(dir, None, Some(group));
+    }
+    Ok(())
+}
+
+/// Of group(5).
+fn group_id(text: &str, name: &str) -> Option<u32> {
+    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
 }
 
 /// Writes every file that differs, and removes those that nothing is asked of; each with how that went.
@@ -85,7 +104,7 @@ fn wpa_supplicant(networks: &Networks) -> String {
         let _ = writeln!(text, "country={}", networks.country);
     }
     for Network { name, password } in &networks.wifi {
-        let ssid: String = name.bytes().map(|b| format!("{b:02x}")).collect();
+        let ssid = hex(name.as_bytes());
         // Hidden networks answer to their name only.
         let _ = writeln!(text, "network={{\n\tssid={ssid}\n\tscan_ssid=1");
         let password = password.expose();
@@ -95,17 +114,37 @@ fn wpa_supplicant(networks: &Networks) -> String {
             64 => {
                 let _ = writeln!(text, "\tpsk={password}\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256");
             }
-            // The text ends at the line's last quote, so quotes within need no care.
+            // WPA3 needs the password itself.
             _ => {
+                let (psk, password) = (psk(name, password), escaped(password));
                 let _ = writeln!(
                     text,
-                    "\tpsk=\"{password}\"\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256 SAE\n\tieee80211w=1"
+                    "\tpsk={psk}\n\tsae_password=P\"{password}\"\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256 SAE\n\tieee80211w=1"
                 );
             }
         }
         text.push_str("}\n");
     }
     text
+}
+
+/// The key that WPA2 derives from a password (IEEE 802.11, J.4). In quotes, wpa_supplicant would take it itself, but loses what follows
+/// on a quote and a '#'.
+fn psk(name: &str, password: &str) -> String {
+    const ROUNDS: NonZeroU32 = NonZeroU32::new(4096).expect("it is not 0");
+    let mut key = [0; 32];
+    let kind = pbkdf2::PBKDF2_HMAC_SHA1;
+    pbkdf2::derive(kind, ROUNDS, name.as_bytes(), password.as_bytes(), &mut key);
+    hex(&key)
+}
+
+/// For wpa_supplicant's P"..." form, without any character that means something there.
+fn escaped(text: &str) -> String {
+    text.bytes().map(|b| format!("\\x{b:02x}")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Easy to read from a screen and to type on a phone: no letter that looks like another, 59 bits.
@@ -136,10 +175,24 @@ mod tests {
         };
         let text = wpa_supplicant(&networks);
         assert!(text.contains("\ncountry=DE\nnetwork={\n\tssid=636166c3a9227d\n"), "{text}");
-        assert!(text.contains("\tpsk=\"pass\"}#word\"\n"), "{text}");
+        assert!(text.contains("\tsae_password=P\"\\x70\\x61\\x73\\x73\\x22\\x7d\\x23"), "{text}");
         assert!(text.contains("\tssid=6f70656e\n\tscan_ssid=1\n\tkey_mgmt=NONE\n}"), "{text}");
         assert!(text.contains(&format!("\tpsk={}\n", "ab".repeat(32))), "{text}");
-        assert_eq!(text.matches('\n').count(), 3 + 1 + 7 + 5 + 6);
+        assert_eq!(text.matches('\n').count(), 3 + 1 + 8 + 5 + 6);
+    }
+
+    #[test]
+    fn keys_are_derived_as_the_standard_s_examples_are() {
+        // IEEE 802.11-2020, J.4.2.
+        let key = "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e";
+        assert_eq!(psk("IEEE", "password"), key);
+    }
+
+    #[test]
+    fn a_group_is_found() {
+        let text = "root:x:0:\nspotters:x:7:\nspotter:x:900:a,b\n";
+        assert_eq!(group_id(text, "spotter"), Some(900));
+        assert_eq!(group_id("spotter\n", "spotter"), None);
     }
 
     #[test]

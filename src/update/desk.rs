@@ -23,6 +23,8 @@ use crate::files;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Root takes a request up at once, where its unit is enabled.
 const UNHEARD: Duration = Duration::from_secs(60);
+/// Longer than the unit of root's part may run.
+const SILENT: Duration = Duration::from_secs(2 * 3600);
 /// The first look for a newer version; the network is up by then.
 const FIRST_CHECK: Duration = Duration::from_secs(120);
 
@@ -172,7 +174,7 @@ impl Desk {
         let to = self.dir.join(BUNDLE);
         let mut told = 0;
         let fetched = self.make_dir().and_then(|()| {
-            fetch::copy(place, &to, self.config.max_bundle_bytes, |done, long| {
+            fetch::copy(place, &to, &self.config, |done, long| {
                 self.percent(done, long, &mut told);
             })
         });
@@ -234,7 +236,8 @@ impl Desk {
 
     /// Asks for the newest version. Blocks.
     pub fn check(&self) {
-        let asked = Place::parse(&self.config.url).and_then(|place| fetch::news(&place));
+        let asked = Place::parse(&self.config.url)
+            .and_then(|place| fetch::news(&place, &self.config.ca_file));
         let mut state = self.state.lock();
         match asked {
             Ok(news) => {
@@ -254,7 +257,11 @@ impl Desk {
     /// Reads what root said. Blocks for two small files.
     fn look(&self) {
         let system: Option<System> = read(&self.run_dir.join(SYSTEM));
-        let told: Progress = read(&self.run_dir.join(PROGRESS)).unwrap_or_default();
+        let mut told: Progress = read(&self.run_dir.join(PROGRESS)).unwrap_or_default();
+        if told.step.is_under_way() && is_old(&self.run_dir.join(PROGRESS)) {
+            told.step = Step::Failed;
+            told.message = "root's part fell silent: see journalctl -u spotter-update".into();
+        }
         let mut state = self.state.lock();
         state.system = system;
         state.told = told;
@@ -367,6 +374,12 @@ impl Drop for Receipt {
             self.desk.fail("the bundle did not come to its end: send it again".into());
         }
     }
+}
+
+/// Nothing was written for longer than the unit may run.
+fn is_old(file: &Path) -> bool {
+    let modified = std::fs::metadata(file).and_then(|meta| meta.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > SILENT))
 }
 
 /// Boxes that start together do not ask together.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
+use crate::config;
 use crate::mqtt::SYSTEM_CERTIFICATES;
 
 const CONNECT: Duration = Duration::from_secs(15);
@@ -30,9 +31,9 @@ pub enum FetchError {
     #[error("{0:?} is no address: give https://..., http://..., or a path that begins with /")]
     Address(String),
     #[error(
-        "cannot read certificates from {SYSTEM_CERTIFICATES}: {0}; install ca-certificates, or use http://"
+        "cannot read certificates from {path}: {reason}; install ca-certificates, or set update.ca_file"
     )]
-    Certificates(String),
+    Certificates { path: PathBuf, reason: String },
     #[error("{host}: {reason}")]
     Http { host: String, reason: String },
     #[error("cannot read {path}: {reason}")]
@@ -104,13 +105,13 @@ pub struct News {
 }
 
 /// Asks for the newest version. Blocks.
-pub fn news(place: &Place) -> Result<News, FetchError> {
+pub fn news(place: &Place, ca_file: &Path) -> Result<News, FetchError> {
     #[derive(Deserialize)]
     struct Told {
         version: String,
         bundle: String,
     }
-    let (from, _) = open(place)?;
+    let (from, _) = open(place, ca_file)?;
     let mut text = Vec::new();
     let bad = |reason: String| FetchError::News { place: place.shown(), reason };
     from.take(MAX_NEWS + 1).read_to_end(&mut text).map_err(|e| bad(e.to_string()))?;
@@ -129,11 +130,11 @@ pub fn news(place: &Place) -> Result<News, FetchError> {
 pub fn copy(
     place: &Place,
     to: &Path,
-    max: u64,
+    config: &config::Update,
     mut told: impl FnMut(u64, Option<u64>),
 ) -> Result<(), FetchError> {
-    let (mut from, long) = open(place)?;
-    let mut out = Intake::open(to, max, long)?;
+    let (mut from, long) = open(place, &config.ca_file)?;
+    let mut out = Intake::open(to, config.max_bundle_bytes, long)?;
     let mut chunk = vec![0; 256 << 10];
     loop {
         let read = from.read(&mut chunk).map_err(|e| match place {
@@ -226,7 +227,7 @@ fn free_bytes(dir: &Path) -> Option<u64> {
 }
 
 /// What to read from, and how long it is if that is known.
-fn open(place: &Place) -> Result<(Box<dyn Read>, Option<u64>), FetchError> {
+fn open(place: &Place, ca_file: &Path) -> Result<(Box<dyn Read>, Option<u64>), FetchError> {
     match place {
         Place::File(path) => {
             let failed = |reason| FetchError::File { path: path.clone(), reason };
@@ -245,7 +246,7 @@ fn open(place: &Place) -> Result<(Box<dyn Read>, Option<u64>), FetchError> {
                 .timeout_recv_response(Some(SILENCE))
                 .timeout_per_read(Some(SILENCE))
                 .timeout_global(Some(LONGEST))
-                .tls_config(tls(url)?)
+                .tls_config(tls(url, ca_file)?)
                 .build();
             let answer = config.new_agent().get(url.as_str()).call().map_err(|e| http(url, e))?;
             let body = answer.into_body();
@@ -255,15 +256,19 @@ fn open(place: &Place) -> Result<(Box<dyn Read>, Option<u64>), FetchError> {
     }
 }
 
-fn tls(url: &Url) -> Result<TlsConfig, FetchError> {
+fn tls(url: &Url, ca_file: &Path) -> Result<TlsConfig, FetchError> {
+    let given = !ca_file.as_os_str().is_empty();
+    let path = if given { ca_file } else { Path::new(SYSTEM_CERTIFICATES) };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
     // A server on http:// may lead on to https://: the certificates are wanted then too, if there are any.
-    let read = CertificateDer::pem_file_iter(SYSTEM_CERTIFICATES).and_then(Iterator::collect);
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let found: Vec<CertificateDer<'_>> = match read {
         Ok(found) => found,
-        Err(_) if url.scheme() == "http" => Vec::new(),
-        Err(e) => return Err(FetchError::Certificates(e.to_string())),
+        Err(_) if url.scheme() == "http" && !given => Vec::new(),
+        Err(e) => {
+            return Err(FetchError::Certificates { path: path.into(), reason: e.to_string() });
+        }
     };
     let roots: Vec<_> = found.iter().map(|c| Certificate::from_der(c).to_owned()).collect();
     Ok(config.root_certs(RootCerts::new_with_certs(&roots)).build())
@@ -310,14 +315,17 @@ mod tests {
     #[test]
     fn the_newest_version_is_read_and_its_bundle_found_beside_it() {
         let url = server(vec![ok(r#"{"version":"1.2.0","bundle":"b.raucb","more":1}"#)]);
-        let news = news(&Place::Web(url.clone())).unwrap();
+        let news = news(&Place::Web(url.clone()), Path::new("")).unwrap();
         assert_eq!(news.version, "1.2.0");
         assert_eq!(news.bundle.shown(), format!("http://127.0.0.1/dir/b.raucb"));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("news.json");
         fs::write(&file, r#"{"version":"2","bundle":"b.raucb"}"#).unwrap();
         let place = Place::parse(file.to_str().unwrap()).unwrap();
-        assert_eq!(super::news(&place).unwrap().bundle, Place::File(dir.path().join("b.raucb")));
+        assert_eq!(
+            super::news(&place, Path::new("")).unwrap().bundle,
+            Place::File(dir.path().join("b.raucb"))
+        );
     }
 
     #[test]
@@ -331,7 +339,8 @@ mod tests {
             b"SSH-2.0-x\r\n".to_vec(),
             b"".to_vec(),
         ] {
-            let error = news(&Place::Web(server(vec![answer]))).unwrap_err().to_string();
+            let error =
+                news(&Place::Web(server(vec![answer])), Path::new("")).unwrap_err().to_string();
             assert!(error.contains("127.0.0.1") && !error.contains("hush"), "{error}");
         }
         for bad in ["", "b.raucb", "ftp://h/x", "file:///etc", "http://"] {
@@ -350,8 +359,9 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nlonger than allowed".to_vec(),
         ]);
         let place = Place::Web(url);
+        let bounds = config::Update { max_bundle_bytes: 10, ..config::Update::default() };
         let mut seen = 0;
-        copy(&place, &to, 10, |done, long| {
+        copy(&place, &to, &bounds, |done, long| {
             assert_eq!(long, Some(6));
             seen = done;
         })
@@ -359,7 +369,7 @@ mod tests {
         assert_eq!((fs::read(&to).unwrap(), seen), (b"bundle".to_vec(), 6));
         fs::remove_file(&to).unwrap();
         for _ in 0..3 {
-            copy(&place, &to, 10, |_, _| {}).unwrap_err();
+            copy(&place, &to, &bounds, |_, _| {}).unwrap_err();
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         }
         let far = Intake::open(&to, u64::MAX, Some(1 << 60)).unwrap_err();

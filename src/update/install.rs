@@ -77,13 +77,17 @@ pub fn describe(run_dir: &Path) -> Result<System, InstallError> {
     Ok(system)
 }
 
-/// Looks into the bundle, judges its version, installs it. `told` hears how far it is.
+/// Looks into the bundle, judges its version, installs it. `told` hears how far it is, without the request's number.
 pub fn install(
     file: &Path,
     downgrade: Downgrade,
-    told: &mut dyn FnMut(Step, u8, &str, Option<&str>),
+    told: &mut dyn FnMut(Progress),
 ) -> Result<String, InstallError> {
-    told(Step::Checking, 0, "looking into the bundle", None);
+    let mut say = |step, percent, message: &str, version: Option<&str>| {
+        let (message, version) = (message.to_owned(), version.map(str::to_owned));
+        told(Progress { id: String::new(), step, percent, message, version });
+    };
+    say(Step::Checking, 0, "looking into the bundle", None);
     // RAUC is given the file itself: a link may point elsewhere by the time it opens it.
     let meta = file.symlink_metadata().map_err(|e| bundle(file, e))?;
     if !meta.is_file() {
@@ -106,8 +110,8 @@ pub fn install(
         }
     }
     let version = info.version;
-    told(Step::Installing, 0, "installing", Some(&version));
-    rauc::install(file, |percent, step| told(Step::Installing, percent, step, Some(&version)))?;
+    say(Step::Installing, 0, "installing", Some(&version));
+    rauc::install(file, |percent, step| say(Step::Installing, percent, step, Some(&version)))?;
     Ok(version)
 }
 
@@ -184,7 +188,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, at.join(REQUEST)).unwrap();
         assert!(requested(state.path()).is_err());
         std::os::unix::fs::symlink(&elsewhere, &taken.bundle).unwrap();
-        let refused = install(&taken.bundle, Downgrade::Allow, &mut |_, _, _, _| {}).unwrap_err();
+        let refused = install(&taken.bundle, Downgrade::Allow, &mut |_| {}).unwrap_err();
         assert!(refused.to_string().contains("is no file"), "{refused}");
     }
 }

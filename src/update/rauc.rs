@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -79,15 +80,7 @@ fn system(all: &Value) -> System {
 
 /// Installs a bundle; `told` hears percent and step as they come.
 pub(super) fn install(bundle: &Path, mut told: impl FnMut(u8, &str)) -> Result<(), RaucError> {
-    let mut child = Command::new("rauc")
-        .arg("install")
-        .arg(bundle)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let stderr = child.stderr.take();
-    let complaints = std::thread::spawn(move || words(stderr));
+    let (mut child, complaints) = start(&["install"], Some(bundle))?;
     let mut error = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout.take(MAX_ANSWER)).split(b'\n') {
@@ -130,15 +123,7 @@ fn read(line: &str) -> Said<'_> {
 }
 
 fn ask(args: &[&str], file: Option<&Path>) -> Result<Vec<u8>, RaucError> {
-    let mut child = Command::new("rauc")
-        .args(args)
-        .args(file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let stderr = child.stderr.take();
-    let complaints = std::thread::spawn(move || words(stderr));
+    let (mut child, complaints) = start(args, file)?;
     let mut answer = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         stdout.take(MAX_ANSWER).read_to_end(&mut answer)?;
@@ -148,6 +133,19 @@ fn ask(args: &[&str], file: Option<&Path>) -> Result<Vec<u8>, RaucError> {
         true => Ok(answer),
         false => Err(RaucError::Refused(explain(&complaints))),
     }
+}
+
+/// Runs it, with a thread that waits for what it will have complained of.
+fn start(args: &[&str], file: Option<&Path>) -> io::Result<(Child, JoinHandle<String>)> {
+    let mut child = Command::new("rauc")
+        .args(args)
+        .args(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stderr = child.stderr.take();
+    Ok((child, std::thread::spawn(move || words(stderr))))
 }
 
 /// The last thing said that is no message of progress; the pipe is read to its end so that nobody waits.
