@@ -26,8 +26,9 @@ use crate::web::visitor::Visitor;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     // A bundle is bounded where it is written.
-    let bundles = OpenApiRouter::new().routes(routes!(send)).layer(DefaultBodyLimit::disable());
-    OpenApiRouter::new().routes(routes!(status, install)).merge(bundles)
+    let bundles =
+        OpenApiRouter::new().routes(routes!(send_bundle)).layer(DefaultBodyLimit::disable());
+    OpenApiRouter::new().routes(routes!(update_status, install_update)).merge(bundles)
 }
 
 /// A sender that is silent for so long is given up.
@@ -63,7 +64,7 @@ struct SendQuery {
 #[utoipa::path(get, path = "/api/v1/update", tag = "node", responses(
     (status = 200, description = "How it stands", body = UpdateView),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
-async fn status(
+async fn update_status(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
 ) -> Result<Json<UpdateView>, ApiError> {
@@ -75,7 +76,7 @@ async fn status(
 #[utoipa::path(post, path = "/api/v1/update", tag = "node", request_body = InstallBody, responses(
     (status = 202, description = "Begun; how it goes on is at GET", body = UpdateView),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
-async fn install(
+async fn install_update(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     body: Result<Json<InstallBody>, JsonRejection>,
@@ -101,7 +102,7 @@ async fn install(
         (status = 202, description = "It is here; how it goes on is at GET /api/v1/update", body = UpdateView),
         (status = "4XX", description = "Refused", body = ErrorBody),
         (status = 507, description = "There is no room for it", body = ErrorBody)))]
-async fn send(
+async fn send_bundle(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     headers: HeaderMap,

@@ -21,7 +21,7 @@ use crate::web::error::{ApiError, ErrorBody};
 use crate::web::visitor::Visitor;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
-    OpenApiRouter::new().routes(routes!(networks, choose))
+    OpenApiRouter::new().routes(routes!(wifi_networks, choose_wifi))
 }
 
 /// What the image's scan hears, in `box.run_dir`.
@@ -67,7 +67,7 @@ struct Choice {
 #[utoipa::path(get, path = "/api/v1/setup/wifi", tag = "node", responses(
     (status = 200, description = "The networks", body = WifiView),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
-async fn networks(
+async fn wifi_networks(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
 ) -> Result<Json<WifiView>, ApiError> {
@@ -90,7 +90,7 @@ async fn networks(
     (status = 202, description = "Chosen: the address of this page may change by it"),
     (status = "4XX", description = "Refused", body = ErrorBody),
     (status = 507, description = "It could not be written down", body = ErrorBody)))]
-async fn choose(
+async fn choose_wifi(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     body: Result<Json<Choice>, JsonRejection>,
