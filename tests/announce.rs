@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -110,7 +110,7 @@ impl Heard {
         python.args(["tests/announce_listener.py", "10.77.0.2", "barn-1.local."]);
         let mut process = Reaped::start(network.inside(1, &python).stdout(Stdio::piped()));
         let out = BufReader::new(process.0.stdout.take().unwrap());
-        let (tx, lines) = channel();
+        let (tx, lines) = sync_channel(1000);
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| tx.send(l)));
         Self { _process: process, lines, all: Vec::new() }
     }

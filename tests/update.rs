@@ -264,8 +264,29 @@ fn the_right_bundle_is_installed_and_every_other_refused() {
         );
     }
     over_https(&it, &good);
+    assert_eq!(it.other_slot(), b"1.1.0");
+    // On a terminal it asks.
+    for (answer, slot) in [("n", b"1.1.0"), ("y", b"0.9.0")] {
+        let words = on_terminal(&it, &["update", "install", older.to_str().unwrap()], answer);
+        assert!(words.contains("Install it? [y/N]"), "{words}");
+        assert_eq!(&it.other_slot(), slot, "{words}");
+    }
     let left = fs::read_dir(it.path("state")).unwrap().count();
     assert_eq!(left, 0, "what was fetched does not stay");
+}
+
+/// Runs spotter on a terminal that somebody types `answer` into.
+fn on_terminal(it: &Box, args: &[&str], answer: &str) -> String {
+    let program = spotter().get_program().to_str().unwrap().to_owned();
+    let line = format!("{program} {}", args.join(" "));
+    let mut typist = it.with(Command::new("script"));
+    typist.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut typist = typist.spawn().unwrap();
+    let mut keys = typist.stdin.take().unwrap();
+    writeln!(keys, "{answer}").unwrap();
+    let output = typist.wait_with_output().unwrap();
+    drop(keys);
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// From a server whose certificate is trusted, and from one whose is not.

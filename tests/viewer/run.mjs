@@ -374,6 +374,8 @@ async function theBox() {
   assert.match(await page.locator('#update-slot').textContent(), /^A, spotter-test-board$/);
   assert.ok(!(await page.locator('#update-newest').isVisible()), 'nothing newer is known');
   await fitsThePhone(page);
+  const [inside, wide] = await page.locator('#box').evaluate((box) => [box.clientWidth, box.scrollWidth]);
+  assert.ok(wide <= inside, `the dialog is ${wide} wide and shows ${inside}`);
   await page.locator('#wifi-name').fill('barn');
   assert.deepEqual(await page.locator('#wifi-names option').evaluateAll((all) => all.map((o) => o.value)), ['near', 'far']);
   await page.locator('#wifi-password').fill('short');
