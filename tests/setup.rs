@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{skip, spotter};
+use support::{Mounted, skip, spotter};
 
 /// Everything of one box.
 struct Rig {
@@ -61,41 +61,6 @@ impl Rig {
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-}
-
-/// A file system in memory in a directory's place.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: &Path, options: &str) -> Option<Self> {
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
-        match mount {
-            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
-            Ok(output) => {
-                skip(&format!(
-                    "cannot mount a card: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                ));
-                None
-            }
-            Err(e) => {
-                skip(&format!("cannot mount a card: {e}"));
-                None
-            }
-        }
-    }
-
-    fn make_read_only(&self) {
-        let mount = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status();
-        assert!(mount.unwrap().success());
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
 

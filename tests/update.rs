@@ -13,7 +13,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Reaped, Service, on_path, skip, spotter};
+use spotter::update::fetch::{FetchError, Intake};
+use support::{Mounted, Reaped, Service, on_path, skip, spotter};
 
 const BOARD: &str = "spotter-test-board";
 
@@ -53,8 +54,12 @@ fn new_box() -> Option<Box> {
     }
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().to_owned();
-    for name in ["bin", "run", "mnt", "boot"] {
+    for name in ["bin", "run", "mnt", "boot", "try"] {
         fs::create_dir(at.join(name)).unwrap();
+    }
+    if let Err(why) = try_loop(&at) {
+        skip(&format!("RAUC mounts bundles, and here nothing can be: {why}"));
+        return None;
     }
     for key in ["good", "other"] {
         run(Command::new("openssl").current_dir(&at).args([
@@ -129,6 +134,23 @@ fn new_box() -> Option<Box> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Some(made)
+}
+
+/// Whether a file can be mounted, as RAUC does with a bundle.
+fn try_loop(at: &Path) -> Result<(), String> {
+    let (image, on) = (at.join("try.squashfs"), at.join("try"));
+    run(Command::new("mksquashfs").arg(&on).arg(&image).arg("-quiet"));
+    let mount = Command::new("mount")
+        .args(["-t", "squashfs", "-o", "loop,ro"])
+        .arg(&image)
+        .arg(&on)
+        .output();
+    let mount = mount.map_err(|e| e.to_string())?;
+    if !mount.status.success() {
+        return Err(String::from_utf8_lossy(&mount.stderr).trim().to_owned());
+    }
+    run(Command::new("umount").arg(&on));
+    Ok(())
 }
 
 fn real_rauc() -> PathBuf {
@@ -460,4 +482,20 @@ fn the_service_asks_root_and_shows_how_far_it_is() {
     let left: Vec<_> = fs::read_dir(service.dir.path().join("state/update")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     service.stop();
+}
+
+#[test]
+fn a_full_disk_is_said_and_left_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Mounted::new(dir.path(), "size=1m") else { return };
+    let to = dir.path().join("bundle.raucb");
+    // How long it is may be known before, or not.
+    let known = Intake::open(&to, 1 << 30, Some(2 << 20)).unwrap_err();
+    assert!(matches!(known, FetchError::NoRoom { free, .. } if free <= 1 << 20), "{known}");
+    let mut intake = Intake::open(&to, 1 << 30, None).unwrap();
+    let error = (0..32).find_map(|_| intake.write(&[7; 64 << 10]).err()).unwrap();
+    assert!(matches!(error, FetchError::NoRoom { .. }), "{error}");
+    assert!(error.to_string().contains("delete recordings"), "{error}");
+    drop(intake);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "what was cut short does not stay");
 }
