@@ -10,7 +10,7 @@ usage() {
 usage: ./setup.sh [--test] [--cross] [--image] [--arch x86_64|aarch64]
 
   (no flag)     what the build, the demo and the service need
-  --test        and what the tests need: a broker, ffmpeg 9, shellcheck, Chromium, Node.js
+  --test        and what the tests need: a broker, ffmpeg 9, shellcheck, Chromium, Node.js, Home Assistant
   --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
   --image       reserved for building SD-card images
   --arch ARCH   fetch the detector's runtime library for ARCH too
@@ -100,17 +100,31 @@ packages() {
         as_root apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
+# venv REQUIREMENTS [DIR [PYTHON]]: a Python environment in DIR (.venv) with what REQUIREMENTS names.
 venv() {
-    local want=$1 have=.venv/requirements.sha256 sum
+    local want=$1 dir=${2:-.venv} python=${3:-python3} have sum
+    have=$dir/requirements.sha256
     sum=$(sha256sum "$want" | cut -d' ' -f1)
-    grep -qsx "$sum" "$have" && .venv/bin/python -c '' 2>/dev/null && return
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-        rm -rf .venv
-        step "the package python3-venv must match python3" python3 -m venv .venv
+    grep -qsx "$sum" "$have" && "$dir/bin/python" -c '' 2>/dev/null && return
+    if ! "$dir/bin/python" -m pip --version >/dev/null 2>&1; then
+        rm -rf "$dir"
+        step "the package python3-venv must match $python" "$python" -m venv "$dir"
     fi
-    say "installing Python packages of $want into .venv"
-    step "check that PyPI can be reached" .venv/bin/python -m pip install --quiet --requirement "$want"
+    say "installing Python packages of $want into $dir"
+    step "check that PyPI can be reached" "$dir/bin/python" -m pip install --quiet --requirement "$want"
     echo "$sum" >>"$have"
+}
+
+# The Home Assistant that the tests run needs Python 3.13, which Debian 13 has. Elsewhere pyenv may have one; without it
+# that test is skipped, and says so.
+home_assistant() {
+    local python
+    for python in python3 python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.13.*/bin/python3; do
+        "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || continue
+        venv scripts/requirements-homeassistant.txt .venv-homeassistant "$python"
+        return
+    done
+    say "no Python 3.13 here: the test with a real Home Assistant will be skipped"
 }
 
 is_runtime() { echo "${RUNTIME_SHA256[$1]}  $2" | sha256sum --check --status 2>/dev/null; }
@@ -131,6 +145,15 @@ runtime() {
     mv "$temp/wheel/$RUNTIME_MEMBER" "$target"
     cp "$temp"/wheel/*.dist-info/licenses/LICENSE "$dir/LICENSE.tensorflowlite" 2>/dev/null || true
     rm -rf "$temp"
+}
+
+# What makes the packages, built here because Debian 12 has no recent one. It is used for seconds: little optimised.
+cargo_deb() {
+    grep -qs '"cargo-deb 3.8.0 ' runtime/.crates2.json && return
+    say "building cargo-deb 3.8.0 into runtime/bin"
+    step "check that crates.io can be reached" env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+        CARGO_TARGET_DIR=runtime/cargo-deb-build cargo install --quiet --locked --root runtime --version =3.8.0 cargo-deb
+    rm -rf runtime/cargo-deb-build
 }
 
 # A broker that the system starts would take port 1883, where spotter's own broker listens, and a web server port 80; nobody
@@ -225,6 +248,7 @@ cross() {
     packages "$CROSS_TOOLS"
     cross_gstreamer
     runtime aarch64
+    cargo_deb
 }
 
 want_test=no want_cross=no arches=()
@@ -267,5 +291,6 @@ if [[ $want_test == yes ]]; then
     promtool
     viewer_tests
     venv scripts/requirements-test.txt
+    home_assistant
 fi
 [[ $want_cross == no ]] || cross

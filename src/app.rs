@@ -4,6 +4,7 @@ mod decoders; // one decoding task a stream
 mod detector; // the detector's thread
 mod doors; // the sockets we listen on
 mod failure; // how a command ends badly
+mod manager; // what the service manager hears
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
 mod signals; // what ends and reloads us
@@ -47,6 +48,7 @@ use crate::{announce, record, setup, web, ws};
 use decoders::Decoders;
 use detector::DetectorThread;
 use doors::Doors;
+use manager::Manager;
 use report::{Exits, Identity, Statistics, group};
 use signals::Signals;
 use tracking::Tracking;
@@ -302,7 +304,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         websocket = who.addresses.websocket,
         mqtt = who.addresses.mqtt,
         web = who.addresses.web,
-        "spotter is ready"
+        "spotter listens"
     );
 
     let mut settings = control.settings();
@@ -317,14 +319,18 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut relays_seen = relays.watch();
     let mut storage_seen = store.state();
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut manager = Manager::from_env();
+    let mut beats = manager.beats();
     let outcome = loop {
         decoders.follow(&streams, &current);
         control.saw(streams.list().iter().map(|s| &s.id));
+        let stuck = manager.stuck(scheduler.busy.busy_for());
         let now = report::status(
             &who,
             &streams,
             &decoders.states(),
             &detector.state.borrow(),
+            stuck.clone(),
             Exits {
                 relays: relays.status(),
                 mqtt: link_seen.borrow_and_update().clone(),
@@ -332,8 +338,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             },
             config_state.clone(),
         );
+        manager.status(&now);
         publish(&status, now);
         tokio::select! {
+            _ = beats.tick() => manager.beat(stuck.as_deref()),
             _ = streams_seen.changed() => {}
             _ = decoders_seen.changed() => {}
             _ = relays_seen.changed() => {}
@@ -380,6 +388,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     };
 
     let grace = Duration::from_secs(current.node.shutdown_grace_s);
+    manager.stopping();
     tracing::info!(grace_s = grace.as_secs(), "shutting down; a second signal ends at once");
     let drain = async {
         ingest_stop.cancel();

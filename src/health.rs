@@ -1,11 +1,41 @@
-//! Counters and latencies that every stage keeps and every exit shows. It counts; it does not judge.
+//! Counters and latencies that every stage keeps and every exit shows; who is busy since when; what readiness is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
+
+use crate::wire::NodeStatus;
+
+/// What a node lacks to detect what is published to it; nothing when it is ready. Its detector has passed the self-test
+/// when the status names one.
+pub fn missing(status: Option<&NodeStatus>) -> Vec<String> {
+    match status {
+        None => vec!["spotter is starting".into()],
+        Some(status) if status.detector.is_none() => vec!["no detector is open yet".into()],
+        Some(status) => status.detector_error.iter().map(|e| format!("detector: {e}")).collect(),
+    }
+}
+
+/// Since when somebody has been at one piece of work. Who waits for work is not busy, for however long.
+#[derive(Debug, Default)]
+pub struct Busy(Mutex<Option<Instant>>);
+
+impl Busy {
+    pub fn begin(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    pub fn end(&self) {
+        *self.0.lock() = None;
+    }
+
+    pub fn busy_for(&self) -> Option<Duration> {
+        self.0.lock().map(|since| since.elapsed())
+    }
+}
 
 /// A number that only grows.
 #[derive(Debug, Default)]

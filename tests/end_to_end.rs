@@ -6,12 +6,13 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::readers::{Mosquitto, Socket, judge};
-use support::{Reaped, Service, clip, emulated, missing_parts, on_path, root, skip, spotter};
+use support::{
+    Reaped, Service, clip, emulated, missing_parts, new_ffmpeg, on_path, root, skip, spotter,
+};
 
 /// A program that publishes the demo clip once, in real time.
 struct Publisher {
@@ -44,8 +45,7 @@ fn ffmpeg(url: &str) -> Option<Command> {
 
 /// ffmpeg 9, which comes with the Python package imageio-ffmpeg, publishes HEVC in enhanced RTMP.
 fn ffmpeg9_hevc(url: &str) -> Option<Command> {
-    let found = glob(".venv/lib", "imageio_ffmpeg/binaries")?;
-    let mut c = Command::new(found);
+    let mut c = Command::new(new_ffmpeg()?);
     c.args(["-nostdin", "-v", "error", "-re", "-i", "demo/clip.mp4", "-vf", "scale=640:360"]);
     c.args([
         "-c:v",
@@ -69,16 +69,6 @@ fn gst_launch(sink: &str, url: &str) -> Option<Command> {
     c.args("d.video_0 ! queue ! h264parse ! m. d.audio_0 ! queue ! aacparse ! m.".split(' '));
     c.stdout(Stdio::null());
     on_path("gst-launch-1.0").then_some(c)
-}
-
-/// The ffmpeg binary below `.venv/lib/python3.x/site-packages/imageio_ffmpeg/binaries`.
-fn glob(base: &str, tail: &str) -> Option<PathBuf> {
-    let pythons = std::fs::read_dir(root().join(base)).ok()?.flatten();
-    let folders = pythons.map(|p| p.path().join("site-packages").join(tail));
-    let files = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
-    files
-        .map(|f| f.path())
-        .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
 }
 
 #[tokio::test(flavor = "multi_thread")]

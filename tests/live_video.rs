@@ -5,14 +5,15 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::Value;
-use support::{Reaped, Service, on_path, root, skip};
+use socket2::{Domain, Socket, Type};
+use support::{Reaped, Service, new_ffmpeg, on_path, root, skip};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// No decoder, no model: this is about coded video only.
@@ -25,16 +26,6 @@ fn ready() -> bool {
         skip(&format!("no {program}; run ./setup.sh --test"));
     }
     missing.is_none()
-}
-
-/// The ffmpeg of the Python package imageio-ffmpeg, which publishes enhanced RTMP.
-fn new_ffmpeg() -> Option<PathBuf> {
-    let pythons = std::fs::read_dir(root().join(".venv/lib")).ok()?.flatten();
-    let folders = pythons.map(|p| p.path().join("site-packages/imageio_ffmpeg/binaries"));
-    let files = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
-    files
-        .map(|f| f.path())
-        .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
 }
 
 /// Encodes some seconds of a test picture and a tone.
@@ -224,7 +215,11 @@ const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocke
 
 /// Sends one request and leaves the socket open.
 fn request(web: u16, path: &str, headers: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(("127.0.0.1", web)).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Or the kernel would read for those that do not.
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, web)).into()).unwrap();
+    let mut socket = TcpStream::from(socket);
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     socket.write_all(text.as_bytes()).unwrap();
@@ -256,12 +251,17 @@ fn until_there(service: &Service, stream: &str) {
     }
 }
 
+/// Viewers that never read.
+const SILENT: usize = 1000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_that_do_not_read_or_leave_disturb_nobody() {
     if !ready() {
         return;
     }
-    let service = Service::start(LIGHT);
+    let many =
+        format!("web.max_connections = 2000\nweb.max_connections_per_address = 2000\n{LIGHT}");
+    let service = Service::start(&many);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("heavy.mp4");
     encode(Path::new("ffmpeg"), &file, 6, "640x360", HEAVY);
@@ -269,8 +269,11 @@ async fn viewers_that_do_not_read_or_leave_disturb_nobody() {
     let good = tokio::spawn(view(service.web, "heavy"));
     until_there(&service, "heavy");
     // Some never read a byte, some leave in the middle of a fragment.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let mut silent: Vec<_> =
-        (0..20).map(|_| request(service.web, "/live/heavy", UPGRADE)).collect();
+        (0..SILENT).map(|_| request(service.web, "/live/heavy", UPGRADE)).collect();
     for _ in 0..20 {
         let mut leaver = request(service.web, "/live/heavy", UPGRADE);
         leaver.read_exact(&mut [0; 3000]).unwrap();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use support::{Reaped, Service, on_path, root, skip};
+use support::{Reaped, Service, new_ffmpeg, on_path, root, skip};
 
 /// Carrying media needs neither decoder nor model.
 const FAKES: &str = "decode.backend = \"fake\"\ndetect.backend = \"fake\"\n";
@@ -109,6 +109,40 @@ fn every_player_plays() {
             false => assert!(text(&output).contains("seen 1280 720"), "{}", text(&output)),
         }
     }
+    service.stop();
+}
+
+/// H.265 and Opus in enhanced RTMP, read back by a player that speaks it.
+#[test]
+fn what_enhanced_rtmp_carries_is_played_as_such() {
+    let Some(ffmpeg) = new_ffmpeg() else {
+        return skip("no ffmpeg in .venv for enhanced RTMP; run ./setup.sh --test");
+    };
+    let service = Service::start(FAKES);
+    let url = service.url("new");
+    let mut publisher = Command::new(&ffmpeg);
+    publisher.args([
+        "-nostdin",
+        "-v",
+        "error",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x180:rate=25",
+    ]);
+    publisher.args(["-re", "-f", "lavfi", "-i", "sine=frequency=440", "-c:v", "libx265"]);
+    publisher.args(["-preset", "ultrafast", "-x265-params", "log-level=error:keyint=25:bframes=0"]);
+    publisher.args(["-pix_fmt", "yuv420p", "-c:a", "libopus", "-ar", "48000", "-f", "flv", &url]);
+    let _publisher = Reaped::start(&mut publisher);
+    std::thread::sleep(Duration::from_secs(4));
+    let ffmpeg = ffmpeg.to_str().unwrap();
+    let args = ["-nostdin", "-v", "info", "-xerror", "-i", &url, "-t", "2", "-f", "null", "-"];
+    let said = text(&run(ffmpeg, &args, 20).unwrap());
+    let input = said.split("Output #0").next().unwrap();
+    assert!(input.contains("Video: hevc") && input.contains("Audio: opus"), "{said}");
+    let frames = said.rsplit("frame=").next().and_then(|s| s.split_whitespace().next());
+    assert!(frames.and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n >= 45), "{said}");
     service.stop();
 }
 

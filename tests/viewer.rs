@@ -6,11 +6,13 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::line::Line;
 use support::readers::judge;
 use support::{Reaped, Service, clip, emulated, missing_parts, on_path, root, skip};
 
@@ -20,6 +22,8 @@ const PHOTO_MS: i64 = 5000;
 const ROUND_MS: i64 = clip::PHOTOS.len() as i64 * PHOTO_MS;
 /// Each round of ffmpeg's loop is a little longer than the pictures, as the sound is; and a busy browser leaves frames out.
 const DRIFT_MS: i64 = 600;
+/// How long a part of the browser's test may take.
+const PATIENCE: Duration = Duration::from_secs(900);
 const KEPT: [&str; 5] = ["viewer", "viewer-light", "viewer-phone", "no-stream", "visits"];
 
 fn absent() -> Option<String> {
@@ -44,22 +48,26 @@ fn publish(service: &Service, file: &str, stream: &str) -> Reaped {
 
 /// Runs one part of tests/viewer/run.mjs to its end.
 fn browse(service: &Service, out: &Path, part: &str) {
-    let token = std::fs::read_to_string(service.dir.path().join("state/tokens.toml")).unwrap();
-    let token = token.lines().find_map(|l| l.strip_prefix("secret = \"")?.strip_suffix('"'));
-    browse_as(service, out, part, token.unwrap());
-}
-
-fn browse_as(service: &Service, out: &Path, part: &str, token: &str) {
-    let url = format!("http://127.0.0.1:{}", service.web);
-    let mut node = Command::new("node");
-    node.current_dir(root()).arg("tests/viewer/run.mjs").arg(url).arg(out).arg(part);
-    let mut node = Reaped::start(node.arg(token));
-    let status = node.wait(Duration::from_secs(900));
+    let status = browser(service, service.web, out, part, Stdio::inherit()).wait(PATIENCE);
     assert!(
         status.is_some_and(|s| s.success()),
         "{part}: {status:?}, see above\n{}",
         service.log()
     );
+}
+
+/// Starts such a part at `port`, spotter's own or a line to it.
+fn browser(service: &Service, port: u16, out: &Path, part: &str, stdout: Stdio) -> Reaped {
+    let token = std::fs::read_to_string(service.dir.path().join("state/tokens.toml")).unwrap();
+    let token = token.lines().find_map(|l| l.strip_prefix("secret = \"")?.strip_suffix('"'));
+    browser_with(token.unwrap(), port, out, part, stdout)
+}
+
+fn browser_with(token: &str, port: u16, out: &Path, part: &str, stdout: Stdio) -> Reaped {
+    let url = format!("http://127.0.0.1:{port}");
+    let mut node = Command::new("node");
+    node.current_dir(root()).arg("tests/viewer/run.mjs").arg(url).arg(out).arg(part);
+    Reaped::start(node.arg(token).stdout(stdout))
 }
 
 /// The boxes that the page drew stand on the animals, and the picture changes when the clip's does.
@@ -146,11 +154,58 @@ fn the_owner_updates_the_box_and_chooses_its_wi_fi_on_the_page() {
         .unwrap();
     let token = String::from_utf8(added.stdout).unwrap();
     let out = service.dir.path().join("viewer");
-    browse_as(&service, &out, "box", token.trim());
+    let status =
+        browser_with(token.trim(), service.web, &out, "box", Stdio::inherit()).wait(PATIENCE);
+    assert!(status.is_some_and(|s| s.success()), "{status:?}, see above\n{}", service.log());
     let state = service.dir.path().join("state");
     let chosen = std::fs::read_to_string(state.join("wifi.toml")).unwrap();
     assert!(chosen.contains("barn") && chosen.contains("long enough"), "{chosen}");
     assert!(!service.log().contains("long enough"));
     assert_eq!(std::fs::read(state.join("update/bundle.raucb")).unwrap(), vec![7; 3_000_000]);
     assert!(state.join("update/request.json").exists());
+}
+
+#[test]
+fn a_page_left_open_is_there_again_when_spotter_is() {
+    if let Some(why) = absent() {
+        return skip(&why);
+    }
+    let mut service = Service::start("");
+    let mut clip = publish(&service, "demo/clip.mp4", "stream");
+    let out = service.dir.path().join("viewer");
+    obey(browser(&service, service.web, &out, "away", Stdio::piped()), |order| {
+        assert_eq!(order, "restart spotter");
+        service.restart(Duration::from_secs(3));
+        clip = publish(&service, "demo/clip.mp4", "stream");
+    });
+    drop(clip);
+}
+
+#[test]
+fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
+    if let Some(why) = absent() {
+        return skip(&why);
+    }
+    let service = Service::start("detect.backend = \"fake\"\n");
+    let _clip = publish(&service, "demo/clip.mp4", "stream");
+    let line = Line::to(service.web);
+    let out = service.dir.path().join("viewer");
+    obey(browser(&service, line.port, &out, "slow", Stdio::piped()), |order| {
+        let hold = order.strip_prefix("hold ").unwrap().parse().unwrap();
+        line.hold(Duration::from_millis(hold));
+    });
+}
+
+/// Carries out what the browser's test asks for between its words; it must end well.
+fn obey(mut node: Reaped, mut carry_out: impl FnMut(&str)) {
+    for line in BufReader::new(node.0.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        match line.as_str() {
+            order if order.starts_with("restart ") || order.starts_with("hold ") => {
+                carry_out(order)
+            }
+            said => println!("{said}"),
+        }
+    }
+    let status = node.wait(PATIENCE);
+    assert!(status.is_some_and(|s| s.success()), "{status:?}, see above");
 }

@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
-use crate::detect::{self, Detections};
+use crate::detect::{self, Detections, self_test};
 
 pub(super) struct DetectorThread {
     pub(super) ended: oneshot::Receiver<Result<(), String>>,
@@ -22,14 +22,14 @@ pub(super) struct DetectorThread {
 }
 
 impl DetectorThread {
-    /// Opens the detector, so that a bad model is refused at start, and gives it a thread of its own.
+    /// Opens and tests the detector, so that a bad model is refused at start, and gives it a thread of its own.
     pub(super) fn start(
         config: &Config,
         paths: detect::Paths,
         scheduler: &Arc<Scheduler>,
         emit: impl Fn(&Frame, Detections) + Send + 'static,
     ) -> Result<Self, Failure> {
-        let first = detect::open(&config.detect, &paths).map_err(Failure::config)?;
+        let first = self_test::open_tested(&config.detect, &paths).map_err(Failure::config)?;
         let info = first.info();
         tracing::info!(model = %info.model, backend = info.backend, threads = info.threads, library = info.library, "detector opened");
         for refusal in &info.refusals {
@@ -42,7 +42,7 @@ impl DetectorThread {
             let wanted = Arc::clone(&wanted);
             Box::new(move || {
                 let detect = wanted.lock().clone();
-                detect::open(&detect, &paths).map_err(|e| e.to_string())
+                self_test::open_tested(&detect, &paths).map_err(|e| e.to_string())
             })
         };
         let scheduler = Arc::clone(scheduler);

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket as Udp};
 
 use super::Failure;
@@ -22,6 +23,7 @@ pub(super) struct Doors {
 
 impl Doors {
     pub(super) async fn bind(config: &Config) -> Result<Self, Failure> {
+        raise_file_limit();
         let rtmp = bind("ingest.listen", config.ingest.listen).await?;
         let websocket = match config.websocket.enabled {
             true => Some(bind("websocket.listen", config.websocket.listen).await?),
@@ -101,6 +103,15 @@ impl Doors {
             let at = reachable(at, own);
             eprintln!("spotter:   or over MQTT at       mqtt://{at}, user owner, password {token}");
         }
+    }
+}
+
+/// A shell and a service manager leave the limit of open files at 1024 for programs that use select(2). The configured numbers
+/// of connections are the bound here.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn status(
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
     detector: &DetectorState,
+    stuck: Option<String>,
     exits: Exits,
     config: ConfigState,
 ) -> NodeStatus {
@@ -52,7 +53,7 @@ pub(super) fn status(
         board: who.board.model.clone(),
         decoders: in_use.collect(),
         detector: detector.info.clone(),
-        detector_error: detector.error.clone(),
+        detector_error: stuck.or_else(|| detector.error.clone()),
         relays: exits.relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
         mqtt: exits.mqtt,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -317,8 +317,18 @@ fn write_draft(file: &Path, tokens: &Tokens) -> Result<PathBuf, AuthError> {
     out.write_all(HEADER.as_bytes())
         .and_then(|()| out.write_all(body.as_bytes()))
         .and_then(|()| out.sync_all())
+        .and_then(|()| give_to_owner_of(&draft, &out))
         .map_err(failed)?;
     Ok(draft)
+}
+
+/// The service reads the file as its own user: what root writes beside its other files becomes that user's.
+fn give_to_owner_of(file: &Path, out: &File) -> io::Result<()> {
+    let folder = fs::metadata(file.parent().unwrap_or(Path::new(".")))?;
+    if folder.uid() == out.metadata()?.uid() {
+        return Ok(());
+    }
+    fchown(out, Some(folder.uid()), Some(folder.gid()))
 }
 
 fn digest(text: &str) -> [u8; 32] {
@@ -360,6 +370,18 @@ mod tests {
         assert_eq!(fs::metadata(guard.file()).unwrap().mode() & 0o777, 0o600);
         // No drafts stay behind.
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_the_folder_s_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        if std::os::unix::fs::chown(dir.path(), Some(12345), Some(12345)).is_err() {
+            return; // Only root gives files away.
+        }
+        let (guard, _) = Guard::open(dir.path(), &config::Auth::default()).unwrap();
+        guard.add("x", &[Right::Read], None, false).unwrap();
+        let meta = fs::metadata(guard.file()).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (12345, 12345, 0o600));
     }
 
     #[test]

@@ -10,6 +10,14 @@ pub struct FakeDetector {
     info: DetectorInfo,
     /// Nothing when the owner wants no dogs.
     label: Option<Arc<str>>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    AtOnce,
+    /// Like a delegate's driver that never answers.
+    Never,
 }
 
 impl FakeDetector {
@@ -28,7 +36,14 @@ impl FakeDetector {
             library: String::new(),
             refusals: Vec::new(),
         };
-        Self { info, label: wanted.then(|| "dog".into()) }
+        Self { info, label: wanted.then(|| "dog".into()), work: Work::AtOnce }
+    }
+
+    /// Passes its self-test and then hangs at the first picture, to show what that looks like.
+    #[must_use]
+    pub fn hanging(mut self) -> Self {
+        self.work = Work::Never;
+        self
     }
 }
 
@@ -41,6 +56,11 @@ impl Detector for FakeDetector {
         let (width, height) = (picture.width, picture.height);
         if !picture.is_whole() {
             return Err(DetectError::BrokenPicture { width, height });
+        }
+        if matches!(self.work, Work::Never) {
+            loop {
+                std::thread::park();
+            }
         }
         let (w, h) = (width as f32, height as f32);
         let bbox = BBox { x1: w * 0.25, y1: h * 0.25, x2: w * 0.75, y2: h * 0.75 };
@@ -55,5 +75,9 @@ impl Detector for FakeDetector {
                 track_id: None,
             })
             .collect())
+    }
+
+    fn self_test(&mut self, _: &PictureView<'_>) -> Result<(), DetectError> {
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -19,6 +20,8 @@ pub struct Manifest {
     pub licence: String,
     pub source: String,
     pub labels: Labels,
+    /// The label that must be found in the self-test's picture; without one it is enough that the model runs.
+    pub self_test: Option<Arc<str>>,
     pub input: InputSpec,
     pub head: HeadSpec,
 }
@@ -168,6 +171,7 @@ struct Raw {
     #[serde(default)]
     source: String,
     labels: RawLabels,
+    self_test: Option<Arc<str>>,
     input: InputSpec,
     head: HeadSpec,
 }
@@ -214,6 +218,7 @@ impl Manifest {
             licence: raw.licence,
             source: raw.source,
             labels,
+            self_test: raw.self_test,
             input: raw.input,
             head: raw.head,
         };
@@ -236,6 +241,9 @@ impl Manifest {
         }
         if self.labels.is_empty() || self.labels.len() > Labels::MOST {
             return say("labels", "must name 1 to 4096 classes");
+        }
+        if self.self_test.as_ref().is_some_and(|label| !self.labels.iter().any(|l| l == label)) {
+            return say("self_test", "must be one of the labels, or be left out");
         }
         let i = &self.input;
         if ![i.width, i.height].iter().all(|side| (1..=MOST_PIXELS_A_SIDE).contains(side)) {

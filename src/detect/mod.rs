@@ -12,6 +12,7 @@ pub mod locate;
 pub mod manifest;
 pub mod model;
 pub mod scheduler;
+pub mod self_test;
 pub mod tensor;
 #[cfg(feature = "tflite")]
 mod tflite;
@@ -69,12 +70,17 @@ pub enum OpenError {
     Mismatch { manifest: PathBuf, file: PathBuf, differences: heads::Mismatch },
     #[error("none of detect.animals ({}) is a label of model {model}; name some of its labels, or [\"*\"] for all", .asked.join(", "))]
     NoAnimals { model: String, asked: Vec<String> },
+    #[error("the detector failed its self-test: {0}")]
+    SelfTest(DetectError),
 }
 
 /// Opens the detector the configuration asks for. Takes as long as loading and one inference take.
 pub fn open(cfg: &config::Detect, paths: &Paths) -> Result<Box<dyn Detector>, OpenError> {
     match cfg.backend {
-        DetectBackend::Fake => Ok(Box::new(fake::FakeDetector::new(&cfg.animals))),
+        DetectBackend::Fake => {
+            let fake = fake::FakeDetector::new(&cfg.animals);
+            Ok(Box::new(if cfg.model == "hang" { fake.hanging() } else { fake }))
+        }
         #[cfg(feature = "tflite")]
         DetectBackend::Tflite => open_tflite(cfg, paths),
         #[cfg(not(feature = "tflite"))]

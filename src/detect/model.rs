@@ -1,5 +1,7 @@
 //! A detector made of an engine, a letterbox and a head: the way of one picture through them. Opens no files.
 
+use std::sync::Arc;
+
 use super::engine::Engine;
 use super::heads::{Candidate, Head, Mismatch, nms};
 use super::labels::{Labels, Wanted};
@@ -15,8 +17,10 @@ pub struct ModelDetector {
     head: Head,
     threshold: f32,
     nms_iou: f32,
-    wanted: Vec<u16>,
+    wanted: Arc<[u16]>,
     labels: Labels,
+    /// What must be found in the self-test's picture, and from which score on, whatever the owner set.
+    must_find: Option<(Arc<str>, f32)>,
     info: DetectorInfo,
     /// Kept between pictures for its memory.
     candidates: Vec<Candidate>,
@@ -49,26 +53,28 @@ impl ModelDetector {
             head,
             threshold: threshold.unwrap_or(manifest.head.score_threshold),
             nms_iou: manifest.head.nms_iou,
-            wanted: wanted.classes.clone(),
+            wanted: wanted.classes.as_slice().into(),
             labels: manifest.labels.clone(),
+            must_find: manifest.self_test.clone().map(|l| (l, manifest.head.score_threshold)),
             info,
             candidates: Vec::new(),
         })
     }
 }
 
-impl Detector for ModelDetector {
-    fn info(&self) -> &DetectorInfo {
-        &self.info
-    }
-
-    fn detect(&mut self, picture: &PictureView<'_>) -> Result<Vec<Detection>, DetectError> {
+impl ModelDetector {
+    /// Finds the classes of `wanted` that score higher than `threshold`.
+    fn look(
+        &mut self,
+        picture: &PictureView<'_>,
+        threshold: f32,
+        wanted: &[u16],
+    ) -> Result<Vec<Detection>, DetectError> {
         let (width, height) = (picture.width, picture.height);
         if !picture.is_whole() {
             return Err(DetectError::BrokenPicture { width, height });
         }
         let (letterbox, head, candidates) = (&mut self.letterbox, &self.head, &mut self.candidates);
-        let (threshold, wanted) = (self.threshold, &self.wanted);
         candidates.clear();
         let mut placed = Err(LetterboxError::Tensor);
         let mut decoded = Ok(());
@@ -94,6 +100,28 @@ impl Detector for ModelDetector {
             })
         });
         Ok(detections.collect())
+    }
+}
+
+impl Detector for ModelDetector {
+    fn info(&self) -> &DetectorInfo {
+        &self.info
+    }
+
+    fn detect(&mut self, picture: &PictureView<'_>) -> Result<Vec<Detection>, DetectError> {
+        let wanted = Arc::clone(&self.wanted);
+        self.look(picture, self.threshold, &wanted)
+    }
+
+    fn self_test(&mut self, picture: &PictureView<'_>) -> Result<(), DetectError> {
+        let Some((label, threshold)) = self.must_find.clone() else {
+            return self.detect(picture).map(|_| ());
+        };
+        let classes = self.labels.select(&[label.to_string()]).classes;
+        match self.look(picture, threshold, &classes)?.is_empty() {
+            false => Ok(()),
+            true => Err(DetectError::SelfTest { model: Arc::clone(&self.info.model), label }),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::turns::Turns;
 use super::types::{DetectError, Detection};
 use crate::decode::{Frame, RgbPicture};
-use crate::health::Counter;
+use crate::health::{Busy, Counter};
 use crate::media::{Stream, StreamId};
 
 /// What waits for the detector. Cheap to share; every method returns at once but [`Scheduler::take`].
@@ -20,6 +20,8 @@ pub struct Scheduler {
     state: Mutex<State>,
     wake: Condvar,
     max_pictures: usize,
+    /// The detector thread.
+    pub busy: Busy,
     /// Pictures refused because too many waited.
     pub pictures_refused: Counter,
 }
@@ -78,6 +80,7 @@ impl Scheduler {
             state: Mutex::default(),
             wake: Condvar::new(),
             max_pictures,
+            busy: Busy::default(),
             pictures_refused: Counter::default(),
         })
     }
@@ -158,11 +161,13 @@ impl Scheduler {
     pub fn pause(&self, at_most: Duration) {
         let until = Instant::now() + at_most;
         let mut state = self.state.lock();
+        self.busy.end();
         while !state.closed && !state.reopen {
             if self.wake.wait_until(&mut state, until).timed_out() {
-                return;
+                break;
             }
         }
+        self.busy.begin();
     }
 
     pub fn is_closed(&self) -> bool {
@@ -172,16 +177,16 @@ impl Scheduler {
     /// The next work, waiting for it; `None` once closed. For the detector thread.
     pub fn take(&self) -> Option<Work> {
         let mut state = self.state.lock();
+        self.busy.end();
         loop {
             if state.closed {
                 // Who waits for a picture is told by the dropped sender.
                 state.pictures.clear();
                 return None;
             }
-            if std::mem::take(&mut state.reopen) {
-                return Some(Work::Reopen);
-            }
-            if let Some(work) = state.next(Instant::now()) {
+            let reopen = std::mem::take(&mut state.reopen).then_some(Work::Reopen);
+            if let Some(work) = reopen.or_else(|| state.next(Instant::now())) {
+                self.busy.begin();
                 return Some(work);
             }
             self.wake.wait(&mut state);

@@ -85,6 +85,10 @@ pub enum DetectError {
     NotANumber { model: Arc<str>, output: String },
     #[error("the interpreter failed: {0}; spotter reopens the detector")]
     Interpreter(String),
+    #[error(
+        "model {model} finds no {label} in spotter's self-test picture: its file, its manifest, the library or the delegate is wrong; set detect.model = \"auto\" and leave detect.delegate out"
+    )]
+    SelfTest { model: Arc<str>, label: Arc<str> },
 }
 
 /// A model ready to look at pictures. Used by one thread at a time.
@@ -93,4 +97,7 @@ pub trait Detector: Send {
 
     /// Finds the wanted labels in one picture, best first.
     fn detect(&mut self, picture: &PictureView<'_>) -> Result<Vec<Detection>, DetectError>;
+
+    /// Looks at the self-test's picture, whatever the owner wants to be told of.
+    fn self_test(&mut self, picture: &PictureView<'_>) -> Result<(), DetectError>;
 }

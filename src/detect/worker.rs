@@ -214,6 +214,10 @@ mod tests {
             assert!(self.works, "as a backend with a bug would");
             Ok(Vec::new())
         }
+
+        fn self_test(&mut self, _: &PictureView<'_>) -> Result<(), DetectError> {
+            Ok(())
+        }
     }
 
     fn frame(stream: &Stream, pixels: usize) -> Frame {

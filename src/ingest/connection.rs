@@ -19,6 +19,7 @@ use super::play::{Player, Playing};
 use super::protocol::{self, Protocol, ProtocolError, Request, Step};
 use super::server::{Context, is_hangup};
 use super::session::{Session, SessionError};
+use super::url::Token;
 use crate::auth::{Caller, Place};
 use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
 use crate::media::{Arrival, Unit};
@@ -316,7 +317,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             let text = "this connection has a stream already: open another one";
             return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", text)));
         }
-        let token = request.token.as_ref().map(protocol::Token::secret);
+        let token = request.token.as_ref().map(Token::secret);
         let caller = Caller { peer: self.peer, forwarded: false, token };
         let grant = match self.ctx.guard.may_publish(&caller, id) {
             Ok(grant) => grant,

@@ -19,6 +19,7 @@ mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timeline;
+mod url;
 
 pub use counters::IngestCounters;
 pub use server::{Context, Gate, run};

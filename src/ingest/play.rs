@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::connection::{Connection, ConnectionError, End};
-use super::protocol::{self, Pause, Request};
+use super::protocol::{Pause, Request};
+use super::url::Token;
 use crate::auth::Caller;
 use crate::ingest::dechunk::{Message, kind};
 use crate::media::ring::{Cursor, Gathered};
@@ -61,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             let text = "this connection has a stream already: open another one";
             return Ok(Some(self.refuse(request, FAILED, text)));
         }
-        let token = request.token.as_ref().map(protocol::Token::secret);
+        let token = request.token.as_ref().map(Token::secret);
         let caller = Caller { peer: self.peer, forwarded: false, token };
         let grant = match ctx.guard.may_read(&caller, id) {
             Ok(grant) => grant,

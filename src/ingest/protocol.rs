@@ -15,13 +15,10 @@ use rml_rtmp::sessions::{
 
 use super::amf::{AmfError, AmfLimits, check_command, check_values};
 use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
+use super::url::{APP, Token, split_query, stream_name, tc_url, token};
 use crate::media::StreamId;
 use crate::media::unit::BadStreamName;
 
-/// The application every stream is under, as in `rtmp://host/live/<stream>`.
-pub const APP: &str = "live";
-/// The stream that is meant when a URL names none.
-pub const DEFAULT_STREAM: &str = "stream";
 /// Size of the chunks we send, bytes.
 pub const CHUNK_SIZE: usize = 4096;
 /// A command is a few hundred bytes; its parsed form takes up to sixty times its size.
@@ -73,22 +70,6 @@ impl Request {
     /// Message stream id that media goes out on.
     pub fn message_stream(&self) -> u32 {
         self.stream
-    }
-}
-
-/// A credential; never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    pub fn secret(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(..)")
     }
 }
 
@@ -436,40 +417,6 @@ impl Protocol {
         let token = token(key).or_else(|| token(&self.app)).or_else(|| self.connect_token.clone());
         Request { id, stream, name: stream_name(app, name), token }
     }
-}
-
-/// The stream's name out of application and key. Clients split a URL's path between the two at different slashes,
-/// so only the whole of it counts: `live/<name>`, or `live` alone for the default stream.
-fn stream_name(app: &str, key: &str) -> Result<StreamId, BadStreamName> {
-    let mut parts = app.split('/').chain(key.split('/')).filter(|part| !part.is_empty());
-    let first = parts.next().unwrap_or_default();
-    let rest: Vec<_> = parts.collect();
-    match (first == APP, rest.is_empty()) {
-        (true, true) => StreamId::new(DEFAULT_STREAM),
-        (true, false) => StreamId::new(&rest.join("/")),
-        (false, _) => StreamId::new(&format!("{app}/{key}")),
-    }
-}
-
-fn split_query(text: &str) -> (&str, &str) {
-    text.split_once('?').unwrap_or((text, ""))
-}
-
-/// The value of `token` in the query of `text`.
-fn token(text: &str) -> Option<Token> {
-    let (_, query) = split_query(text);
-    let pairs = query.split(['&', '?']).filter_map(|pair| pair.split_once('='));
-    let value = pairs.filter(|(key, _)| *key == "token").map(|(_, value)| value).next_back()?;
-    // With the token in the application, a client may append the stream's path behind it.
-    let value = value.split('/').next().unwrap_or_default();
-    (!value.is_empty()).then(|| Token(value.to_owned()))
-}
-
-/// tcUrl of a connect command that passed its check.
-fn tc_url(body: &[u8]) -> Option<String> {
-    let values = rml_amf0::deserialize(&mut &body[..]).ok()?;
-    let properties = values.into_iter().nth(2)?.get_object_properties()?;
-    properties.into_iter().find(|(key, _)| key == "tcUrl").and_then(|(_, v)| v.get_string())
 }
 
 fn sent(steps: Vec<Step>) -> Vec<Message> {

@@ -3,17 +3,17 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Door;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::visitor::Visitor;
 use crate::auth::Right;
 use crate::media::StreamId;
@@ -24,10 +24,14 @@ use crate::relay::outbox::{Framing, Outbox};
 /// Version 1, sound and picture, 9 bytes of header, and the size of the tag before the first (FLV 10.1, E.2 and E.3).
 const HEADER: &[u8] = b"FLV\x01\x05\0\0\0\x09\0\0\0\0";
 
-pub(super) fn routes() -> Router<Arc<Door>> {
-    Router::new().route("/flv/{stream}", get(flv))
+pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
+    OpenApiRouter::new().routes(routes!(flv))
 }
 
+/// The stream as an endless FLV file, from its newest key frame on.
+#[utoipa::path(get, path = "/flv/{stream}", tag = "video", params(("stream" = String, Path, description = "with or without .flv")), responses(
+    (status = 200, description = "For as long as the stream is there", body = [u8], content_type = "video/x-flv"),
+    (status = "4XX", description = "Refused, or no such stream", body = ErrorBody)))]
 async fn flv(
     State(door): State<Arc<Door>>,
     visitor: Visitor,

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Door;
+use crate::health;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
@@ -29,17 +30,12 @@ struct Ready {
     missing: Vec<String>,
 }
 
-/// Whether a published stream would be detected: the detector is open and the configuration in force is the file's.
+/// Whether a published stream would be detected: the detector passed its self-test and does not hang.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()), responses(
     (status = 200, description = "Ready", body = Ready),
     (status = 503, description = "Not ready, and why", body = Ready)))]
 async fn readyz(State(door): State<Arc<Door>>) -> (StatusCode, Json<Ready>) {
-    let status = door.ctx.status.borrow().clone();
-    let missing: Vec<String> = match status {
-        None => vec!["spotter is starting".into()],
-        Some(status) if status.detector.is_none() => vec!["no detector is open yet".into()],
-        Some(status) => status.detector_error.iter().map(|e| format!("detector: {e}")).collect(),
-    };
+    let missing = health::missing(door.ctx.status.borrow().as_deref());
     let code = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(Ready { ready: missing.is_empty(), missing }))
 }

@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use bytes::Bytes;
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Door;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::visitor::Visitor;
 use crate::auth::Right;
 use crate::live::Channel;
@@ -28,20 +29,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PLAYLIST: &str = "application/vnd.apple.mpegurl";
 const MP4: &str = "video/mp4";
 
-pub(super) fn routes() -> Router<Arc<Door>> {
-    Router::new().route("/hls/{stream}/{file}", get(file))
+pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
+    OpenApiRouter::new().routes(routes!(hls))
 }
 
 /// Blocking playlist reload (draft-pantos-hls-rfc8216bis 6.2.5.2).
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Reload {
+    /// Wait until this media segment is there.
     #[serde(rename = "_HLS_msn")]
     number: Option<u64>,
+    /// Wait for this part of that segment.
     #[serde(rename = "_HLS_part")]
     part: Option<usize>,
 }
 
-async fn file(
+/// Low-latency HLS: begin with `index.m3u8`, which names the rest.
+#[utoipa::path(get, path = "/hls/{stream}/{file}", tag = "video",
+    params(("stream" = String, Path), ("file" = String, Path, description = "`index.m3u8`, or a name from a playlist"), Reload),
+    responses(
+        (status = 200, description = "A playlist, or a part of the video", content(
+            (String = "application/vnd.apple.mpegurl"), (Vec<u8> = "video/mp4"))),
+        (status = "4XX", description = "Refused, no such stream, or no longer there", body = ErrorBody),
+        (status = 503, description = "Nothing new came in time", body = ErrorBody)))]
+async fn hls(
     State(door): State<Arc<Door>>,
     Path((stream, name)): Path<(String, String)>,
     visitor: Visitor,

@@ -10,15 +10,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
-use axum::{Extension, Router};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::visitor::Visitor;
 use super::{Door, Stay};
 use crate::auth::Right;
@@ -33,11 +34,16 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Viewers say nothing but pings and goodbyes.
 const MAX_HEARD: usize = 4 << 10;
 
-pub(super) fn routes() -> Router<Arc<Door>> {
-    Router::new().route("/live/{stream}", get(live))
+pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
+    OpenApiRouter::new().routes(routes!(live_video))
 }
 
-async fn live(
+/// Fragmented MP4 by WebSocket. Text messages `init` (with the MIME type), `lagged`, `waiting`, `ended`; binary messages are
+/// the init segment after each `init`, and the fragments.
+#[utoipa::path(get, path = "/live/{stream}", tag = "video", params(("stream" = String, Path)), responses(
+    (status = 101, description = "A WebSocket"),
+    (status = "4XX", description = "Refused, no such stream, or no WebSocket", body = ErrorBody)))]
+async fn live_video(
     State(door): State<Arc<Door>>,
     Path(stream): Path<String>,
     visitor: Visitor,

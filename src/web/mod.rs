@@ -135,10 +135,6 @@ fn router(door: &Arc<Door>) -> Router {
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
-        .merge(flv::routes())
-        .merge(whep::routes())
-        .merge(live::routes())
-        .merge(hls::routes())
         .fallback(|| async {
             ApiError::not_found("no_such_path", "nothing is here: see /api/v1/openapi.json")
         })

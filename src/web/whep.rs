@@ -10,19 +10,19 @@ mod viewers; // all viewers, one socket
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::rejection::StringRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{patch, post};
 use serde::Serialize;
 use url::form_urlencoded;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use viewers::Webrtc;
 
 use super::Door;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::visitor::{Local, Visitor};
 use crate::auth::Right;
 use crate::health::Counter;
@@ -81,16 +81,21 @@ pub(super) fn fit(stream: &Stream) -> Result<Arc<VideoParams>, WhyNot> {
     Ok(params)
 }
 
-pub(super) fn routes() -> Router<Arc<Door>> {
-    Router::new()
-        .route("/whep/{stream}", post(open))
-        .route("/whep/{stream}/{id}", patch(trickle).delete(close))
+pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
+    OpenApiRouter::new().routes(routes!(open_whep)).routes(routes!(trickle_whep, close_whep))
 }
 
 const OFFER: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
-async fn open(
+/// Live video over WebRTC (WHEP): an SDP offer is answered, and the session begins.
+#[utoipa::path(post, path = "/whep/{stream}", tag = "video", params(("stream" = String, Path)),
+    request_body(content = String, content_type = "application/sdp"),
+    responses(
+        (status = 201, description = "The answer; Location is the session", body = String, content_type = "application/sdp"),
+        (status = "4XX", description = "Refused, a bad offer, no such stream, or one that WebRTC cannot carry", body = ErrorBody),
+        (status = 503, description = "Too many viewers", body = ErrorBody)))]
+async fn open_whep(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     Extension(Local(asked)): Extension<Local>,
@@ -121,7 +126,12 @@ async fn open(
 }
 
 /// Trickled candidates are read and not needed: an ICE-lite server answers wherever the viewer's checks come from.
-async fn trickle(
+#[utoipa::path(patch, path = "/whep/{stream}/{id}", tag = "video", params(("stream" = String, Path), ("id" = String, Path)),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag"),
+    responses(
+        (status = 204, description = "Read"),
+        (status = "4XX", description = "Refused, or no such session", body = ErrorBody)))]
+async fn trickle_whep(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     Path((name, session)): Path<(String, String)>,
@@ -142,7 +152,12 @@ async fn trickle(
     }
 }
 
-async fn close(
+/// Ends a session.
+#[utoipa::path(delete, path = "/whep/{stream}/{id}", tag = "video", params(("stream" = String, Path), ("id" = String, Path)),
+    responses(
+        (status = 200, description = "It is over"),
+        (status = "4XX", description = "Refused, or no such session", body = ErrorBody)))]
+async fn close_whep(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     Path((name, session)): Path<(String, String)>,

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
 pub mod clip;
+pub mod line;
 pub mod readers;
 mod skip;
 
@@ -44,6 +45,16 @@ pub fn missing_parts() -> Option<String> {
 pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// The ffmpeg of the Python package imageio-ffmpeg, which speaks enhanced RTMP.
+pub fn new_ffmpeg() -> Option<PathBuf> {
+    let pythons = std::fs::read_dir(root().join(".venv/lib")).ok()?.flatten();
+    let folders = pythons.map(|p| p.path().join("site-packages/imageio_ffmpeg/binaries"));
+    let files = folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
+    files
+        .map(|f| f.path())
+        .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
 }
 
 /// A port nobody listens on just now.
@@ -89,6 +100,22 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.unwrap().success());
 }
 
+/// Starts spotter with this configuration; what it logs goes into `log`.
+fn run(config: &Path, log: &Arc<Mutex<Vec<String>>>) -> Reaped {
+    let mut process = Reaped::start(
+        spotter()
+            .args(["run", "--log", "info,spotter=debug", "--config"])
+            .arg(config)
+            .stderr(Stdio::piped()),
+    );
+    let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+    let kept = Arc::clone(log);
+    std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|l| kept.lock().unwrap().push(l))
+    });
+    process
+}
+
 /// A running service with every door on loopback and a state directory of its own.
 pub struct Service {
     pub process: Reaped,
@@ -121,30 +148,39 @@ impl Service {
         );
         text.push_str(&extra);
         std::fs::write(&config, text).unwrap();
-        let mut process = Reaped::start(
-            spotter()
-                .args(["run", "--log", "info,spotter=debug", "--config"])
-                .arg(&config)
-                .stderr(Stdio::piped()),
-        );
         let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
-        let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|l| kept.lock().unwrap().push(l))
-        });
+        let process = run(&config, &log);
         let mut service = Self { process, rtmp, websocket, mqtt, web, dir, config, log };
+        service.wait_for_doors();
+        service
+    }
+
+    fn wait_for_doors(&mut self) {
         let patience = Duration::from_secs(if emulated() { 180 } else { 60 });
-        let doors = [rtmp, websocket, mqtt, web];
+        let doors = [self.rtmp, self.websocket, self.mqtt, self.web];
         let answers = |p: &u16| std::net::TcpStream::connect(("127.0.0.1", *p)).is_ok();
         let until = Instant::now() + patience;
         while !doors.iter().all(answers) {
-            let ended = service.process.0.try_wait().unwrap();
-            assert!(ended.is_none(), "spotter ended: {ended:?}\n{}", service.log());
-            assert!(Instant::now() < until, "spotter did not open its doors\n{}", service.log());
+            let ended = self.process.0.try_wait().unwrap();
+            assert!(ended.is_none(), "spotter ended: {ended:?}\n{}", self.log());
+            assert!(Instant::now() < until, "spotter did not open its doors\n{}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }
-        service
+    }
+
+    /// Ends it in good order and starts it again on the same ports and state after `pause`.
+    pub fn restart(&mut self, pause: Duration) {
+        self.process.terminate();
+        let status = self.process.wait(Duration::from_secs(20));
+        assert!(status.is_some_and(|s| s.success()), "{status:?}\n{}", self.log());
+        std::thread::sleep(pause);
+        self.start_again();
+    }
+
+    /// Starts it anew on the same ports and state, however the last run ended.
+    pub fn start_again(&mut self) {
+        self.process = run(&self.config, &self.log);
+        self.wait_for_doors();
     }
 
     pub fn url(&self, stream: &str) -> String {

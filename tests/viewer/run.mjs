@@ -5,6 +5,8 @@
  *     node run.mjs URL OUTDIR empty            nothing is published
  *     node run.mjs URL OUTDIR visits           only the visits, of a stream that is being published
  *     node run.mjs URL OUTDIR box TOKEN        a box with slots and Wi-Fi; TOKEN may only read
+ *     node run.mjs URL OUTDIR away             a line on the standard output, "restart spotter", has it restarted
+ *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up
  *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
  *
  * Screenshots, and the boxes that were drawn, are left in OUTDIR. Ends with 0 when everything was as it should be.
@@ -263,6 +265,62 @@ async function restsWhenHidden() {
   await close(page);
 }
 
+/** Where the browser plays HLS by itself, as iPhones do and newer Chromium. */
+async function hlsPlays() {
+  const page = await open('/?transport=hls');
+  await page.locator('.view.large').waitFor(PATIENCE);
+  if (!(await page.evaluate(() => document.createElement('video').canPlayType('application/vnd.apple.mpegurl')))) {
+    console.log('SKIPPED hlsPlays: this Chromium plays no HLS by itself');
+    return page.context().close();
+  }
+  await page.keyboard.press('2');
+  await playing(page);
+  await by(page, 'HLS');
+  const time = () => page.evaluate(() => document.querySelector('.large video').currentTime);
+  const before = await time();
+  await page.waitForFunction((t) => document.querySelector('.large video').currentTime > t + 2, before, PATIENCE);
+  await shot(page, 'hls');
+  // A playlist that is not ready yet.
+  overlooked(page, '503');
+  await close(page);
+}
+
+/** A viewer whose network stands still for a while is told what it lost, and goes on with the newest picture. */
+async function tellsLoss() {
+  const page = await open('/?transport=mse');
+  await playing(page);
+  const loss = page.locator('.large .loss', { hasText: /^Lost \d+ frames$/ });
+  // Longer than a viewer may be behind, shorter than it takes to be given up, whatever the kernel holds on the way.
+  for (let hold = 3500; !(await loss.isVisible()); hold += 500) {
+    assert.ok(hold < 8000, 'nothing was lost though the network stood still');
+    console.log(`hold ${hold}`);
+    await page.waitForTimeout(hold + 1500);
+  }
+  await shot(page, 'lost');
+  assert.ok(Number(await text(page, 'lost')) > 0);
+  await playing(page);
+  const seen = await page.evaluate(() => document.querySelector('.large video').currentTime);
+  await page.waitForFunction((t) => document.querySelector('.large video').currentTime > t + 1, seen, PATIENCE);
+  await close(page);
+}
+
+/** The page says that spotter is away, and plays again by itself when it is back. */
+async function comesBack() {
+  const page = await open('/');
+  await playing(page);
+  console.log('restart spotter');
+  await page.locator('#connection[data-state=lost]', { hasText: 'spotter does not answer' }).waitFor(PATIENCE);
+  await shot(page, 'away');
+  await page.locator('#connection[data-state=connected]').waitFor(PATIENCE);
+  await playing(page);
+  await page.waitForFunction(() => Number(document.querySelector('[data-field=shown]').textContent) > 5, null, PATIENCE);
+  await page.waitForFunction(
+    () => Number(document.querySelector('[data-field=animals-total]').textContent) > 0, null, PATIENCE);
+  // What a browser says of requests nobody answered.
+  page.complaints = page.complaints.filter((said) => !/net::ERR_|WebSocket connection to|a status of 404/.test(said));
+  await close(page);
+}
+
 async function pictures() {
   const page = await open('/?transport=mjpeg');
   await playing(page);
@@ -402,8 +460,10 @@ const PARTS = {
   box: [theBox],
   visits: [visits, visitsLook],
   empty: [empty],
+  away: [comesBack],
+  slow: [tellsLoss],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
-    pictures, looks, visits, visitsLook],
+    pictures, hlsPlays, looks, visits, visitsLook],
 };
 let failed = 0;
 for (const check of PARTS[part]) {

@@ -1,4 +1,4 @@
-//! `/api/v1`, with the OpenAPI document that is made from these very routes.
+//! `/api/v1`, and the OpenAPI document that is made from the very routes of everything programs use, live video too.
 
 mod events; // visits, their pictures and clips
 mod feed; // Server-Sent Events
@@ -21,7 +21,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Door, health, metrics};
+use super::{Door, flv, health, hls, live, metrics, whep};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -56,6 +56,10 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(update::routes())
         .merge(wifi::routes())
         .merge(feed::routes())
+        .merge(live::routes())
+        .merge(whep::routes())
+        .merge(hls::routes())
+        .merge(flv::routes())
         .merge(metrics::routes())
         .merge(health::routes());
     let (router, document) = documented.split_for_parts();
