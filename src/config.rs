@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use appliance::{Announce, Machine, Network, Password, Update};
-pub use load::{ConfigError, Fault, Loaded, decode, load, load_file, locate, parse};
+pub use load::{ConfigError, Fault, Loaded, decode, load, locate, parse};
 pub use validate::Problem;
 
 /// The whole configuration; `Config::default()` is a working service.

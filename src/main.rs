@@ -80,13 +80,21 @@ fn run(args: Args) -> Result<(), Failure> {
     if let Command::Setup(args) = &args.command {
         return cli::setup::run(args);
     }
+    if let Command::Update(a) = args.command {
+        // A configuration that a new version no longer takes must not keep the next one out.
+        let config = config::load(args.config.as_deref()).map(|loaded| loaded.config);
+        let config = config.unwrap_or_else(|error| {
+            eprintln!("spotter: {error}\nspotter: for an update the defaults serve");
+            config::Config::default()
+        });
+        return cli::update::run(a, &config);
+    }
     let loaded = config::load(args.config.as_deref())?;
     match args.command {
         Command::Run => spotter::app::run(loaded, args.config.as_deref()),
-        Command::Check { .. } | Command::Setup(_) => {
+        Command::Check { .. } | Command::Setup(_) | Command::Update(_) => {
             unreachable!("handled above, before a bad file could stop it")
         }
-        Command::Update(a) => cli::update::run(a, &loaded.config),
         Command::Url(a) => cli::url::run(&a, &loaded.config),
         Command::Probe(a) => cli::probe::run(&a, &loaded.config),
         Command::Detect(a) => cli::detect::run(&a, &loaded.config),

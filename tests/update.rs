@@ -399,6 +399,11 @@ fn a_machine_without_rauc_is_told_what_to_do() {
         assert!(words.contains("apt upgrade"), "{args:?}: {words}");
         assert_eq!(output.status.success(), args[1] == "status", "{args:?}: {words}");
     }
+    // A configuration that is bad now is no reason not to have the next version.
+    let bad =
+        spotter().args(["update", "status"]).env("SPOTTER__DETECT__SPEED", "1").output().unwrap();
+    let words = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(bad.status.success() && words.contains("SPOTTER__DETECT__SPEED"), "{words}");
     let service = Service::start("[detect]\nbackend = \"fake\"\n[box]\nrun_dir = \"/nowhere\"\n");
     let (status, body) =
         ask(&service, "POST", "/api/v1/update", br#"{"url":"http://127.0.0.1:1/x"}"#);

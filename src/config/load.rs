@@ -74,16 +74,6 @@ pub fn load(asked: Option<&Path>) -> Result<Loaded, ConfigError> {
     Ok(Loaded { config: merge(&place, &text, &env)?, file })
 }
 
-/// Reads and judges one file, without the environment.
-pub fn load_file(path: &Path) -> Result<Config, ConfigError> {
-    let place = path.display().to_string();
-    let bytes = read(path).map_err(|message| one(&place, message))?;
-    match decode(&bytes) {
-        Ok(text) => parse(&place, &text),
-        Err(fault) => Err(ConfigError { place, faults: vec![fault] }),
-    }
-}
-
 /// Nobody writes so long a configuration.
 const MAX_BYTES: u64 = 1 << 20;
 

@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use super::MAX_BYTES;
 use crate::config::{self, Fault};
 use crate::files::{self, Replaced};
 
@@ -11,7 +12,6 @@ use crate::files::{self, Replaced};
 pub const PROBLEM: &str = "spotter-problem.txt";
 /// As it should be called, and as Notepad calls it where Windows hides the endings of names.
 const NAMES: [&str; 2] = ["spotter.toml", "spotter.toml.txt"];
-const MAX_BYTES: u64 = 1 << 20;
 
 pub(super) enum Card {
     Absent,

@@ -13,6 +13,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use crate::app::state;
 use crate::config::{self, Config};
 use crate::files::{self, Replaced};
@@ -28,6 +30,9 @@ pub const SET_UP: &str = "/var/lib/spotter-box";
 pub const CONFIG: &str = "spotter.toml";
 /// The networks of the card, with their passwords.
 const CARD_NETWORKS: &str = "card-wifi.toml";
+
+/// More than a configuration may have.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// How a set-up went.
 #[derive(Debug, Default)]
@@ -63,7 +68,12 @@ pub fn run(card: &Path, to: &Path) -> Outcome {
     }
     let problem = take(card, to, &mut outcome);
     tell(card, to, problem.as_deref(), &mut outcome);
-    let config = in_force(to, &mut outcome);
+    let Some(config) = in_force(to) else {
+        let file = to.join(CONFIG);
+        outcome
+            .failed(&file.display().to_string(), "cannot be read; what it led to stays as it is");
+        return outcome;
+    };
     let (name, state_dir) = name(&config, &mut outcome);
     let mut networks = networks::read(&to.join(CARD_NETWORKS), &mut outcome.said);
     if let Some(dir) = &state_dir {
@@ -123,19 +133,24 @@ fn tell(card: &Path, to: &Path, problem: Option<&str>, outcome: &mut Outcome) {
     }
 }
 
-/// What was taken now or last; the defaults where that is nothing, or nothing any longer.
-fn in_force(to: &Path, outcome: &mut Outcome) -> Config {
+/// What of the configuration taken now or last is the box's own; the defaults where nothing was ever taken. It was judged then
+/// and is not judged again: a file that another section names may be gone since, and that must lock nobody out.
+fn in_force(to: &Path) -> Option<Config> {
+    #[derive(Deserialize)]
+    struct Own {
+        #[serde(default)]
+        node: config::Node,
+        #[serde(default, rename = "box")]
+        machine: config::Machine,
+    }
     let file = to.join(CONFIG);
-    if !file.exists() {
-        return Config::default();
-    }
-    match config::load_file(&file) {
-        Ok(config) => config,
-        Err(e) => {
-            outcome.said.push(format!("what was taken before is bad now, the defaults serve: {e}"));
-            Config::default()
-        }
-    }
+    let text = match files::read(&file, MAX_BYTES) {
+        Ok(bytes) => config::decode(&bytes).ok()?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(_) => return None,
+    };
+    let own: Own = toml::from_str(&text).ok()?;
+    Some(Config { node: own.node, machine: own.machine, ..Config::default() })
 }
 
 /// The box's name, made of the board's own number at its first start; and the state directory.
@@ -166,6 +181,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3sQmVwq6y0Zb0n5o3G1iZ8n8q0c0c0c0c0c0c0c0c0 me@laptop";
 
     struct Rig {
         dir: tempfile::TempDir,
@@ -251,6 +268,18 @@ mod tests {
         assert_eq!((rig.read(CONFIG), rig.read("wpa_supplicant.conf")), (config, wpa));
         let told = problem_beside(Some(&rig.to().join(CONFIG))).unwrap();
         assert!(told.contains("rate_herz"), "{told}");
+        // Nor does what another section names lock anybody out when it is gone.
+        let named = rig.dir.path().join("ca.pem");
+        fs::write(&named, "x").unwrap();
+        let with_keys = format!("{good}ssh_keys = [\"{KEY}\"]\n[mqtt]\nca_file = {named:?}\n");
+        rig.put("spotter.toml", &with_keys);
+        assert!(!rig.run().refused);
+        fs::remove_file(&named).unwrap();
+        let outcome = rig.run();
+        assert!(outcome.refused && outcome.failed.is_empty(), "{outcome:?}");
+        assert_eq!(rig.read("authorized_keys").unwrap(), format!("{KEY}\n"));
+        rig.put("spotter.toml", good.replace("rate_hz", "rate_herz"));
+        rig.run();
         // Again: nothing is written.
         assert!(rig.run().said.iter().all(|s| !s.contains("wrote")));
         rig.put("spotter.toml", &good);
