@@ -156,11 +156,12 @@ cargo_deb() {
     rm -rf runtime/cargo-deb-build
 }
 
-# A broker that the system starts would take port 1883, where spotter's own broker listens, and a web server port 80:
-# services that came with the tests are switched off, those that were here before stay.
+# A broker that the system starts would take port 1883, where spotter's own broker listens, and a web server port 80; nobody
+# wants Wi-Fi for a test: services that came with the tests are switched off, those that were here before stay.
 test_packages() {
     local fresh=() name
     for name in mosquitto nginx; do installed $name || fresh+=("$name"); done
+    installed wpasupplicant || fresh+=(wpa_supplicant)
     packages "$TEST_PACKAGES"
     [[ -d /run/systemd/system ]] || return 0
     for name in "${fresh[@]}"; do

@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use doors::own_address;
 pub use failure::Failure;
 
 use crate::auth::{Guard, Places};
@@ -42,8 +43,9 @@ use crate::reload::{Changes, LOOK_EVERY, Reloader};
 use crate::snapshots::Snapshots;
 use crate::store::Store;
 use crate::supervise::{BackOff, supervise};
+use crate::update::Desk;
 use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
-use crate::{record, web, ws};
+use crate::{announce, record, setup, web, ws};
 use decoders::Decoders;
 use detector::DetectorThread;
 use doors::Doors;
@@ -107,6 +109,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         board: board.clone(),
     };
 
+    let announcement = announce::Context::new(
+        Arc::clone(&node),
+        setup::host_name(&node),
+        doors.services(&node, &config),
+    );
+
     let streams = Streams::new(StreamLimits {
         max_streams: config.ingest.max_streams,
         gop_budget_bytes: config.ingest.gop_budget_bytes,
@@ -141,6 +149,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let (rooms, tap) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
 
+    // The front door closes first and the exits last, so that what came in still goes out.
+    let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
     let ingest_counters = Arc::new(IngestCounters::default());
     let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
     let reader_counters = Arc::new(ReaderCounters::default());
@@ -148,6 +158,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     relays.follow(&config.relay);
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
+    let update = Desk::new(&dir, &config);
+    tokio::spawn(Arc::clone(&update).run(exits_stop.clone()));
     let outbox = mqtt::open_outbox(&config.mqtt, &dir, &mqtt_counters);
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
@@ -197,8 +209,6 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         ]),
     );
 
-    // The front door closes first and the exits last, so that what came in still goes out.
-    let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
     let ingest_context = ingest::Context {
         streams: Arc::clone(&streams),
         guard: Arc::clone(&guard) as Arc<dyn ingest::Gate>,
@@ -242,6 +252,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         },
         outbox,
         streams: Arc::clone(&streams),
+        update: Arc::clone(&update),
         status: status_seen.clone(),
         stats: statistics.reader(),
         counters: mqtt_counters,
@@ -253,6 +264,11 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         let run = move || mqtt::run(mqtt_context.clone(), door.clone(), stop.clone());
         tokio::spawn(supervise("mqtt", BackOff::default(), exits_stop.clone(), run))
     };
+    let announced = config.announce.enabled.then(|| {
+        let stop = exits_stop.clone();
+        let run = move || announce::run(announcement.clone(), stop.clone());
+        tokio::spawn(supervise("announce", BackOff::default(), exits_stop.clone(), run))
+    });
     let ws_context = ws::Context {
         node: Arc::clone(&node),
         config: config.websocket.clone(),
@@ -284,6 +300,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         live,
         store: Arc::clone(&store),
         settings: control.settings(),
+        update,
+        state_dir: dir.as_path().into(),
         counters: web_counters,
         webrtc,
     };
@@ -303,8 +321,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mut settings = control.settings();
     let mut current = settings.borrow_and_update().clone();
     tracking.set_config(&current);
+    let loaded_file = loaded.file.clone();
     let mut reloader = Reloader::new(loaded, asked);
-    let mut config_state = ConfigState { file: reloader.file(), error: None };
+    let problem = setup::problem_beside(loaded_file.as_deref());
+    let mut config_state = ConfigState { file: reloader.file(), error: problem };
     let mut streams_seen = streams.watch();
     let mut decoders_seen = decoders.changed();
     let mut relays_seen = relays.watch();
@@ -405,7 +425,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         let _ = keep.await;
         store.finish().await;
         let _ = mqtt.await;
-        for exit in [websocket, web].into_iter().flatten() {
+        for exit in [websocket, web, announced].into_iter().flatten() {
             let _ = exit.await;
         }
     };

@@ -1,6 +1,7 @@
 //! What the owner can set: one section a stage, every key with a default, unknown keys refused.
 //! Reading files and environment is in `load.rs`, judging the values in `validate.rs`.
 
+mod appliance; // the box itself: its name, network, updates
 mod attached; // cameras, lamps and buttons
 mod load;
 mod validate;
@@ -12,10 +13,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use appliance::{Announce, Machine, Network, Password, Update};
 pub use attached::{
     Button, Gpio, GpioBackend, Led, Line, Output, Pull, Source, SourceBackend, SourceFormat,
 };
-pub use load::{ConfigError, Fault, Loaded, load, locate, parse};
+pub use load::{ConfigError, Fault, Loaded, decode, load, locate, parse};
 pub use validate::Problem;
 
 /// The whole configuration; `Config::default()` is a working service.
@@ -32,6 +34,10 @@ pub struct Config {
     pub mqtt: Mqtt,
     pub websocket: WebSocket,
     pub web: Web,
+    pub announce: Announce,
+    pub update: Update,
+    #[serde(rename = "box")]
+    pub machine: Machine,
     /// Streams pushed on to other servers.
     pub relay: Vec<Relay>,
     /// Cameras of this machine.

@@ -24,8 +24,13 @@ pub mod record; // access units -> files, clips, and what goes when room is shor
 pub mod relay; // access units -> RTMP readers, and on to other servers
 pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 
+pub mod announce; // who we are -> the local network, by mDNS
+pub mod update; // a newer system -> RAUC
+
 pub mod app; // the only file that knows every stage
 pub mod board; // what this machine is and has; lamps and buttons
+pub mod files; // small files, read and replaced whole
+pub mod setup; // the box's first start
 pub mod health; // counters and latencies
 pub mod reload; // a changed configuration, judged before anyone sees it
 pub mod supervise; // restart with back-off

@@ -48,6 +48,12 @@ enum Command {
     Detect(cli::detect::Args),
     /// Measure detector and pipeline on this board.
     Bench(cli::bench::Args),
+    /// Take spotter.toml from the card and lay down what the box's parts read; run by the SD image at each start.
+    Setup(cli::setup::Args),
+    /// Print the page's and the publisher's addresses, with the owner's token, again.
+    Url(cli::url::Args),
+    /// Install a newer system, and tell what is installed.
+    Update(cli::update::Args),
     /// Show, add and revoke the credentials of callers from elsewhere.
     Token(cli::token::Args),
 }
@@ -71,10 +77,25 @@ fn run(args: Args) -> Result<(), Failure> {
     if let Command::Check { file } = &args.command {
         return cli::check::run(file.as_deref().or(args.config.as_deref()));
     }
+    if let Command::Setup(args) = &args.command {
+        return cli::setup::run(args);
+    }
+    if let Command::Update(a) = args.command {
+        // A configuration that a new version no longer takes must not keep the next one out.
+        let config = config::load(args.config.as_deref()).map(|loaded| loaded.config);
+        let config = config.unwrap_or_else(|error| {
+            eprintln!("spotter: {error}\nspotter: for an update the defaults serve");
+            config::Config::default()
+        });
+        return cli::update::run(a, &config);
+    }
     let loaded = config::load(args.config.as_deref())?;
     match args.command {
         Command::Run => spotter::app::run(loaded, args.config.as_deref()),
-        Command::Check { .. } => unreachable!("handled above, before a bad file could stop it"),
+        Command::Check { .. } | Command::Setup(_) | Command::Update(_) => {
+            unreachable!("handled above, before a bad file could stop it")
+        }
+        Command::Url(a) => cli::url::run(&a, &loaded.config),
         Command::Probe(a) => cli::probe::run(&a, &loaded.config),
         Command::Detect(a) => cli::detect::run(&a, &loaded.config),
         Command::Bench(a) => cli::bench::run(&a, &loaded.config),

@@ -89,6 +89,9 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
         ("mqtt", old.mqtt != new.mqtt),
         ("websocket", old.websocket != new.websocket),
         ("web", old.web != new.web),
+        ("announce", old.announce != new.announce),
+        ("update", old.update != new.update),
+        ("box", old.machine != new.machine),
     ];
     Some(Changes {
         auth: old.auth != new.auth,

@@ -540,3 +540,81 @@ async fn events_of_a_time_without_a_broker_survive_the_kill_of_spotter() {
     assert_eq!(same.count(), 1);
     drop(again);
 }
+
+/// Waits for a word on updates that is not known yet: installed and latest version, whether one is under way, and how far.
+async fn until_update(sub: &mut Subscriber, wanted: [&str; 4]) {
+    let until = Instant::now() + SOON;
+    loop {
+        sub.take();
+        let said = sub.seen.drain(..).filter_map(|line| {
+            let json = line.split_once(&format!(" {BASE}/update "))?.1.to_owned();
+            let json: Value = serde_json::from_str(&json).ok()?;
+            let keys = ["installed_version", "latest_version", "in_progress", "update_percentage"];
+            Some(keys.map(|key| json[key].to_string().replace('"', "")))
+        });
+        let said: Vec<_> = said.collect();
+        if said.iter().any(|words| words.each_ref().map(String::as_str) == wanted) {
+            return;
+        }
+        assert!(Instant::now() < until, "{wanted:?} was not said, but {said:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn home_assistant_s_update_entity_is_obeyed() {
+    if !have(CLIENTS) {
+        return;
+    }
+    let node = node(|_| {}).await;
+    node.is_up().await;
+    let mut sub = Subscriber::new(node.port, &[]);
+    let version = env!("CARGO_PKG_VERSION");
+    until_update(&mut sub, [version, version, "false", "null"]).await;
+    let port = node.port;
+    let install = |payload: &'static str| async move {
+        let args = ["-t", "spotter/spotter-test/update/set", "-m", payload];
+        assert!(tokio::task::spawn_blocking(move || publish(port, &args)).await.unwrap());
+    };
+    // Without slots, and without news, nothing begins; the state is said again.
+    sub.take();
+    sub.seen.clear();
+    install("install").await;
+    until_update(&mut sub, [version, version, "false", "null"]).await;
+
+    let dir = node.dir.path();
+    std::fs::create_dir(dir.join("run")).unwrap();
+    std::fs::write(dir.join("run/system.json"), r#"{"version":"1.0.0","booted":"A"}"#).unwrap();
+    until_update(&mut sub, ["1.0.0", "1.0.0", "false", "null"]).await;
+    std::fs::write(dir.join("news.json"), r#"{"version":"1.1.0","bundle":"b.raucb"}"#).unwrap();
+    std::fs::write(dir.join("b.raucb"), b"a bundle").unwrap();
+    node.ctx.update.check();
+    until_update(&mut sub, ["1.0.0", "1.1.0", "false", "null"]).await;
+    install("now").await;
+    install("install").await;
+    until_update(&mut sub, ["1.0.0", "1.1.0", "true", "0"]).await;
+    let until = Instant::now() + SOON;
+    let request = loop {
+        if let Ok(text) = std::fs::read(dir.join("update/request.json")) {
+            break serde_json::from_slice::<Value>(&text).unwrap();
+        }
+        assert!(Instant::now() < until, "no request was left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(request["allow_downgrade"], false);
+    assert_eq!(std::fs::read(dir.join("update/bundle.raucb")).unwrap(), b"a bundle");
+
+    // As root's part says it.
+    let told = |step: &str, percent: u8| {
+        let id = request["id"].as_str().unwrap();
+        let json = format!(
+            "{{\"id\":\"{id}\",\"step\":\"{step}\",\"percent\":{percent},\"message\":\"\",\"version\":\"1.1.0\"}}"
+        );
+        std::fs::write(dir.join("run/progress.json"), json).unwrap();
+    };
+    told("installing", 60);
+    until_update(&mut sub, ["1.0.0", "1.1.0", "true", "60"]).await;
+    told("failed", 0);
+    until_update(&mut sub, ["1.0.0", "1.1.0", "false", "null"]).await;
+    node.stop().await;
+}

@@ -60,10 +60,14 @@ fn browse(service: &Service, out: &Path, part: &str) {
 fn browser(service: &Service, port: u16, out: &Path, part: &str, stdout: Stdio) -> Reaped {
     let token = std::fs::read_to_string(service.dir.path().join("state/tokens.toml")).unwrap();
     let token = token.lines().find_map(|l| l.strip_prefix("secret = \"")?.strip_suffix('"'));
+    browser_with(token.unwrap(), port, out, part, stdout)
+}
+
+fn browser_with(token: &str, port: u16, out: &Path, part: &str, stdout: Stdio) -> Reaped {
     let url = format!("http://127.0.0.1:{port}");
     let mut node = Command::new("node");
     node.current_dir(root()).arg("tests/viewer/run.mjs").arg(url).arg(out).arg(part);
-    Reaped::start(node.arg(token.unwrap()).stdout(stdout))
+    Reaped::start(node.arg(token).stdout(stdout))
 }
 
 /// The boxes that the page drew stand on the animals, and the picture changes when the clip's does.
@@ -118,6 +122,47 @@ fn a_person_sees_moving_animals_with_boxes() {
             keep(&out.join(&file), &root().join(&folder).join(&file));
         }
     }
+}
+
+#[test]
+fn the_owner_updates_the_box_and_chooses_its_wi_fi_on_the_page() {
+    if let Some(why) = absent() {
+        return skip(&why);
+    }
+    let run_dir = tempfile::tempdir().unwrap();
+    // As the parts that run as root would have it.
+    for (file, json) in [
+        (
+            "system.json",
+            r#"{"version":"1.0.0","compatible":"spotter-test-board","booted":"A","slots":[]}"#,
+        ),
+        (
+            "wifi-scan.json",
+            r#"{"networks":[{"name":"far","signal_dbm":-80},{"name":"near","signal_dbm":-40,"secured":true}]}"#,
+        ),
+    ] {
+        std::fs::write(run_dir.path().join(file), json).unwrap();
+    }
+    let service = Service::start(&format!(
+        "[detect]\nbackend = \"fake\"\n[box]\nrun_dir = {:?}\n",
+        run_dir.path()
+    ));
+    let added = support::spotter()
+        .args(["token", "add", "anna", "--rights", "read", "--config"])
+        .arg(&service.config)
+        .output()
+        .unwrap();
+    let token = String::from_utf8(added.stdout).unwrap();
+    let out = service.dir.path().join("viewer");
+    let status =
+        browser_with(token.trim(), service.web, &out, "box", Stdio::inherit()).wait(PATIENCE);
+    assert!(status.is_some_and(|s| s.success()), "{status:?}, see above\n{}", service.log());
+    let state = service.dir.path().join("state");
+    let chosen = std::fs::read_to_string(state.join("wifi.toml")).unwrap();
+    assert!(chosen.contains("barn") && chosen.contains("long enough"), "{chosen}");
+    assert!(!service.log().contains("long enough"));
+    assert_eq!(std::fs::read(state.join("update/bundle.raucb")).unwrap(), vec![7; 3_000_000]);
+    assert!(state.join("update/request.json").exists());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket as Udp};
 
 use super::Failure;
+use crate::announce::Service;
 use crate::auth::FirstStart;
 use crate::config::Config;
 use crate::mqtt;
@@ -54,6 +55,30 @@ impl Doors {
             web: dial(self.web.as_ref()),
             mqtt: if config.mqtt.broker.is_empty() { mqtt } else { config.mqtt.broker.clone() },
         }
+    }
+
+    /// What the network is told of our doors.
+    pub(super) fn services(&self, node: &str, config: &Config) -> Vec<Service> {
+        let at = |door: Option<&TcpListener>| door.and_then(|d| d.local_addr().ok());
+        let rtmp = at(Some(&self.rtmp));
+        let (mqtt, web) = (at(self.mqtt.as_ref()), at(self.web.as_ref()));
+        let publish = || "/live/stream".to_owned();
+        let mut services = Vec::new();
+        let mut add = |kind, at: Option<SocketAddr>, properties| {
+            services.extend(at.map(|at| Service { kind, at, properties }));
+        };
+        let mut own =
+            vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("stream", publish())];
+        for (name, door) in
+            [("rtmp", rtmp), ("mqtt", mqtt), ("ws", at(self.websocket.as_ref())), ("http", web)]
+        {
+            own.extend(door.map(|at| (name, at.port().to_string())));
+        }
+        add("_spotter._tcp", web.or(rtmp), own);
+        add("_rtmp._tcp", rtmp, vec![("path", publish())]);
+        add("_mqtt._tcp", mqtt, vec![("topic", format!("{}/{node}", config.mqtt.base_topic))]);
+        add("_http._tcp", web, vec![("path", "/".to_owned())]);
+        services
     }
 
     /// Prints, once in a node's life, where the wearer publishes to and the owner reads, with the token. To standard
@@ -115,7 +140,7 @@ fn reachable(bound: SocketAddr, own: IpAddr) -> SocketAddr {
 
 /// This machine's address on the network it would use to reach others. Sends nothing: connecting a UDP socket only asks
 /// the routing table. 192.0.2.1 is reserved for documentation (RFC 5737).
-fn own_address() -> IpAddr {
+pub fn own_address() -> IpAddr {
     let ask = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;

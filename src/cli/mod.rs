@@ -4,4 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod detect;
 pub(crate) mod probe;
+pub(crate) mod setup;
 pub(crate) mod token;
+pub(crate) mod update;
+pub(crate) mod url;

@@ -1,12 +1,14 @@
 //! Finds, reads and merges the configuration: a file, then the environment over it, then a judgement of every value.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
+use crate::files;
 
 /// A configuration and where it came from.
 #[derive(Debug, Clone)]
@@ -60,17 +62,52 @@ pub fn locate(asked: Option<&Path>) -> Option<PathBuf> {
 pub fn load(asked: Option<&Path>) -> Result<Loaded, ConfigError> {
     let file = locate(asked);
     let text = match &file {
-        Some(path) => std::fs::read_to_string(path).map_err(|e| {
-            one(
-                &path.display().to_string(),
-                format!("cannot read the file: {e}; check its path and rights"),
-            )
-        })?,
+        Some(path) => {
+            let place = path.display().to_string();
+            let bytes = read(path).map_err(|message| one(&place, message))?;
+            decode(&bytes).map_err(|fault| ConfigError { place, faults: vec![fault] })?
+        }
         None => String::new(),
     };
     let place = file.as_ref().map_or("defaults".to_owned(), |p| p.display().to_string());
     let env = std::env::vars().filter(|(k, _)| k.starts_with(ENV_PREFIX)).collect::<Vec<_>>();
     Ok(Loaded { config: merge(&place, &text, &env)?, file })
+}
+
+/// Nobody writes so long a configuration.
+const MAX_BYTES: u64 = 1 << 20;
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // What it links to is the file: an image keeps it on its data partition.
+    let real = path.canonicalize();
+    real.and_then(|real| files::read(&real, MAX_BYTES)).map_err(|e| match e.kind() {
+        ErrorKind::InvalidInput => {
+            "is a folder or a device: put a text file in its place".to_owned()
+        }
+        ErrorKind::FileTooLarge => format!("{e}: that is no configuration, make it shorter"),
+        _ => format!("cannot read the file: {e}; check its path and rights"),
+    })
+}
+
+/// The text of a file that any editor may have written, Windows' Notepad too.
+pub fn decode(bytes: &[u8]) -> Result<String, Fault> {
+    let whole = |message: &str| Fault { line: None, message: message.to_owned() };
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(whole(
+            "is saved as UTF-16 (\"Unicode\"): save it again as UTF-8; in Notepad by Save as, Encoding: UTF-8",
+        ));
+    }
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
+        Ok(_) => Err(whole("is no text file: write it with a text editor, and save it as UTF-8")),
+        Err(bad) => Err(Fault {
+            line: Some(bytes[..bad.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1),
+            message: "holds a character that is not saved as UTF-8: save the file again as UTF-8; in Notepad by \
+                Save as, Encoding: UTF-8"
+                .to_owned(),
+        }),
+    }
 }
 
 /// Parses and judges one file's text, without the environment.
@@ -142,12 +179,29 @@ fn line_of(text: &str, byte: usize) -> usize {
 fn key_line(text: &str, dotted: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let mut table = root.get_ref();
-    let mut line = None;
+    let (mut line, mut in_array) = (None, false);
     for part in dotted.split('.') {
-        let (key, value) = table.iter().find(|(k, _)| k.get_ref() == part)?;
+        // `name[n]`: the n-th of an array.
+        let (part, nth) = match part.strip_suffix(']').and_then(|p| p.split_once('[')) {
+            Some((part, n)) => (part, n.parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let Some((key, value)) = table.iter().find(|(k, _)| k.get_ref() == part) else {
+            // A key that an entry lacks is missed where the entry is.
+            return line.filter(|_| in_array);
+        };
         line = Some(line_of(text, key.span().start));
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
+        let value = match (value.get_ref(), nth) {
+            (DeValue::Array(all), Some(n)) => {
+                let entry = all.get(n)?;
+                line = Some(line_of(text, entry.span().start));
+                in_array = true;
+                Some(entry.get_ref())
+            }
+            (value, _) => Some(value),
+        };
+        match value {
+            Some(DeValue::Table(inner)) => table = inner,
             _ => break,
         }
     }

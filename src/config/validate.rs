@@ -60,7 +60,7 @@ impl Problems {
         });
     }
 
-    fn file(&mut self, key: &str, path: &Path) {
+    pub(super) fn file(&mut self, key: &str, path: &Path) {
         let fine = path.as_os_str().is_empty() || path.is_file();
         self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
     }
@@ -79,6 +79,7 @@ impl Config {
         self.mqtt(&mut p);
         self.websocket(&mut p);
         self.web(&mut p);
+        self.appliance(&mut p);
         self.relay(&mut p);
         Source::judge_all(&self.source, &mut p);
         self.gpio.judge(&mut p);

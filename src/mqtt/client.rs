@@ -26,6 +26,8 @@ use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
 use crate::snapshots::Portrait;
 use crate::track::Event;
+use crate::update::Status;
+use crate::update::desk::{Older, Wish};
 use crate::wire::{self, Encoded, LinkState};
 
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -60,6 +62,7 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         counts: ctx.counts.clone(),
         settings: ctx.control.settings(),
         known: ctx.control.known(),
+        update: ctx.update.status(),
         voice: Voice::new(ctx),
         spare: None,
         handed: None,
@@ -117,6 +120,7 @@ struct Client<'a> {
     counts: watch::Receiver<AllCounts>,
     settings: watch::Receiver<Arc<Config>>,
     known: watch::Receiver<Arc<[StreamId]>>,
+    update: watch::Receiver<Arc<Status>>,
     voice: Voice<'a>,
     /// The last connection, with what was under way in it.
     spare: Option<(Sender, Connection)>,
@@ -274,6 +278,10 @@ impl Client<'_> {
                     self.voice.counts(line).await?;
                     self.voice.discovery(line).await?;
                 }
+                Ok(()) = self.update.changed(), if connected => {
+                    self.update.mark_unchanged();
+                    self.voice.update(line).await?;
+                }
                 _ = stats.tick(), if connected => {
                     let stats = wire::node_stats(&self.ctx.node, &(self.ctx.stats)());
                     let _ = line.sender.publish(&self.voice.topic("stats"), Promise::None, stats, None);
@@ -288,6 +296,7 @@ impl Client<'_> {
         self.counts.mark_unchanged();
         self.settings.mark_unchanged();
         self.known.mark_unchanged();
+        self.update.mark_unchanged();
     }
 
     /// A run that died left its streams online: they come to us now, and are set right.
@@ -348,6 +357,15 @@ impl Client<'_> {
                     tracing::warn!(untold, "mqtt command for pause not understood: say ON or OFF");
                 });
                 self.voice.pause_again(line).await
+            }
+            Word::Update => {
+                counters.commands.inc();
+                let begun = self.ctx.update.begin(Wish::Newest, Older::Refused);
+                if let Err(error) = begun {
+                    counters.bad_commands.inc();
+                    self.rarely.log(|untold| tracing::warn!(%error, untold, "no update"));
+                }
+                self.voice.update_unchanged(line).await
             }
             Word::Birth => self.voice.birth(line).await,
             Word::RetainedOnline(stream) => {

@@ -21,6 +21,8 @@ pub(super) enum Word {
         topic: String,
         remedy: &'static str,
     },
+    /// Install the newest version.
+    Update,
     /// Home Assistant began anew.
     Birth,
     /// A stream's status as the broker still has it.
@@ -50,6 +52,8 @@ impl Topics {
             .into();
         // What an earlier run said, held back for us in its session, would look like another node speaking now.
         all.push((format!("{}/instance", self.base), Keeping::Nothing));
+        // Nobody who left a command while we were away waits for a restart now.
+        all.push((format!("{}/update/set", self.base), Keeping::Nothing));
         let others = self.discovery.iter().chain(&self.birth);
         all.extend(others.map(|topic| (topic.clone(), Keeping::WhileAway)));
         all
@@ -77,6 +81,16 @@ impl Topics {
                     _ => Word::BadPause,
                 })
             }
+            ("update", Some("set"), None, None) if !heard.retained => Some({
+                match heard.payload.trim_ascii().eq_ignore_ascii_case(b"install") {
+                    true => Word::Update,
+                    false => Word::Nonsense {
+                        stream: None,
+                        topic: heard.topic.clone(),
+                        remedy: "say install",
+                    },
+                }
+            }),
             (stream, Some("status"), None, None) => (heard.retained
                 && &heard.payload[..] == b"online")
                 .then(|| Word::RetainedOnline(stream.into())),
@@ -154,6 +168,8 @@ mod tests {
         assert_eq!(read(pause, b"off", false), Some(Word::Pause(Pausing::Running)));
         assert_eq!(read(pause, b"maybe", false), Some(Word::BadPause));
         assert_eq!(read(pause, b"ON", true), None);
+        assert_eq!(read("spotter/n/update/set", b"install", false), Some(Word::Update));
+        assert_eq!(read("spotter/n/update/set", b"install", true), None);
         let recordings = "spotter/n/cam/recordings/set";
         assert_eq!(read(recordings, b"ON", false), set(Setting::Record));
         let always = Setting::Recordings(RecordMode::Continuous);
@@ -178,6 +194,7 @@ mod tests {
             ("cam/threshold/set", b"0.5.5"),
             ("c m/detect/set", b"ON"),
             ("cam/volume/set", b"3"),
+            ("update/set", b"now"),
         ] {
             let word = read(&format!("spotter/n/{topic}"), payload, false);
             assert!(matches!(word, Some(Word::Nonsense { .. })), "{topic} {word:?}");

@@ -6,7 +6,8 @@
 //! | `instance` | which run of the node this is, by which two of one name are noticed | yes |
 //! | `status` | [`wire::NodeStatus`] | yes |
 //! | `stats` | [`wire::NodeStats`], every `mqtt.stats_interval_s` | no |
-//! | `update` | `{"installed_version":..,"latest_version":..,"in_progress":false}` | yes |
+//! | `update` | `{"installed_version":..,"latest_version":..,"in_progress":false,"update_percentage":null}` | yes |
+//! | `update/set` | the command `install`: the newest version that is known of | not obeyed if so |
 //! | `events` | [`wire::event`], QoS 1, each once and in order, see [`outbox`] | no |
 //! | `<stream>/detections` | the detections message, QoS 0 | no |
 //! | `<stream>/status` | `online` while the stream exists, a pause within the reconnect grace included; `offline` | yes |
@@ -54,6 +55,7 @@ use crate::media::{StreamId, Streams};
 use crate::pause::Pause;
 use crate::snapshots::Snapshots;
 use crate::track::{Counts, Event, Visit};
+use crate::update::Desk;
 use crate::wire::{Encoded, Kept, LinkState, NodeStats, NodeStatus};
 use client::Side;
 use outbox::Outbox;
@@ -83,6 +85,8 @@ pub struct Context {
     /// For the configured broker, or the embedded one where there is no other.
     pub outbox: Arc<Outbox>,
     pub streams: Arc<Streams>,
+    /// Where an update is asked for.
+    pub update: Arc<Desk>,
     /// `None` until the program knows itself.
     pub status: watch::Receiver<Option<Arc<NodeStatus>>>,
     /// Asked once an interval.

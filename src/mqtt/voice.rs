@@ -123,11 +123,7 @@ impl<'a> Voice<'a> {
         for (topic, crop) in self.best.clone() {
             self.keep(line, &topic, crop).await?;
         }
-        let version = env!("CARGO_PKG_VERSION");
-        let update = serde_json::json!({
-            "installed_version": version, "latest_version": version, "in_progress": false,
-        });
-        self.keep(line, "update", update.to_string().into()).await?;
+        self.update(line).await?;
         self.discovery(line).await
     }
 
@@ -154,6 +150,23 @@ impl<'a> Voice<'a> {
         let paused = self.ctx.pause.watch().borrow().is_some();
         let state = Bytes::from_static(if paused { b"ON" } else { b"OFF" });
         self.keep(line, "pause/state", state).await
+    }
+
+    /// What Home Assistant's update entity shows.
+    pub(super) async fn update(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
+        let now = self.ctx.update.status().borrow().clone();
+        let percent = now.in_progress.then_some(now.progress.percent);
+        let update = serde_json::json!({
+            "installed_version": now.installed_version, "latest_version": now.latest_version,
+            "in_progress": now.in_progress, "update_percentage": percent,
+        });
+        self.keep(line, "update", update.to_string().into()).await
+    }
+
+    /// Says it again though it is as it was: somebody asked for what cannot be.
+    pub(super) async fn update_unchanged(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
+        self.said.remove(&self.topic("update"));
+        self.update(line).await
     }
 
     /// An earlier run left this one online; the next word on streams sets it right.

@@ -29,6 +29,7 @@ const FILES: &[File] = &[
     part!(CSS, "style.css"),
     part!("image/svg+xml", "icon.svg"),
     part!(SCRIPT, "api.mjs"),
+    part!(SCRIPT, "box.mjs"),
     part!(SCRIPT, "boxes.mjs"),
     part!(SCRIPT, "choose.mjs"),
     part!(SCRIPT, "events.mjs"),

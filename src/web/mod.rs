@@ -18,6 +18,7 @@ pub mod whep; // live video over WebRTC
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ use crate::media::Streams;
 use crate::pause::Pause;
 use crate::snapshots::Snapshots;
 use crate::store::Store;
+use crate::update::Desk;
 use crate::wire::{Encoded, NodeStats, NodeStatus};
 use error::ApiError;
 use now::Now;
@@ -72,6 +74,8 @@ pub struct Context {
     pub snapshots: Arc<Snapshots>,
     pub control: Arc<Control>,
     pub pause: Arc<Pause>,
+    pub update: Arc<Desk>,
+    pub state_dir: Arc<Path>,
     pub counters: Arc<Counters>,
     /// `None`: switched off.
     pub webrtc: Option<Arc<Webrtc>>,

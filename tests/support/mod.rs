@@ -206,3 +206,39 @@ impl Service {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 }
+
+/// A file system in memory in a directory's place.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None`, said out loud, where nothing can be mounted.
+    pub fn new(at: &Path, options: &str) -> Option<Self> {
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
+            Ok(output) => {
+                skip(&format!(
+                    "cannot mount a file system in memory: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                ));
+                None
+            }
+            Err(e) => {
+                skip(&format!("cannot mount a file system in memory: {e}"));
+                None
+            }
+        }
+    }
+
+    pub fn make_read_only(&self) {
+        let mount = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status();
+        assert!(mount.unwrap().success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}

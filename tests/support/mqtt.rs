@@ -102,6 +102,9 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
     let outbox = mqtt::open_outbox(&config, dir.path(), &counters);
     let mut settings = config::Config::default();
     settings.detect.animals = vec!["cat".into(), "dog".into()];
+    let mut boxed = config::Config::default();
+    boxed.machine.run_dir = dir.path().join("run");
+    boxed.update.url = dir.path().join("news.json").display().to_string();
     let counts = watch::Sender::default();
     let streams = Streams::new(limits);
     let pause = Pause::open(dir.path(), Arc::clone(&streams), AfterReboot::Ends);
@@ -118,6 +121,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         outbox,
         streams,
         pause,
+        update: spotter::update::Desk::new(dir.path(), &boxed),
         status: watch::channel(Some(Arc::new(status))).1,
         stats: Arc::new(stats),
         counters,
@@ -125,6 +129,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         link: Arc::new(watch::channel(LinkState::Disabled).0),
     };
     let shutdown = CancellationToken::new();
+    tokio::spawn(Arc::clone(&ctx.update).run(shutdown.clone()));
     let public = mqtt::listen(&ctx.config).await.unwrap();
     let port = public.as_ref().map_or(0, |l| l.local_addr().unwrap().port());
     let task = tokio::spawn(mqtt::run(ctx.clone(), public.map(Arc::new), shutdown.clone()));

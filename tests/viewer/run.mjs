@@ -4,6 +4,7 @@
  *
  *     node run.mjs URL OUTDIR empty            nothing is published
  *     node run.mjs URL OUTDIR visits           only the visits, of a stream that is being published
+ *     node run.mjs URL OUTDIR box TOKEN        a box with slots and Wi-Fi; TOKEN may only read
  *     node run.mjs URL OUTDIR away             a line on the standard output, "restart spotter", has it restarted
  *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up
  *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
@@ -438,7 +439,46 @@ async function visitsLook() {
   }
 }
 
+/** Updates and Wi-Fi, for the owner only. */
+async function theBox() {
+  const reader = await open(`/?token=${token}`, { headers: { 'X-Forwarded-For': '192.0.2.7' } });
+  await reader.locator('#connection[data-state=connected]').waitFor(PATIENCE);
+  await reader.waitForTimeout(1000);
+  assert.ok(!(await reader.locator('[data-action=box]').isVisible()), 'a reader has no business with the box');
+  await close(reader);
+
+  const page = await open('/', { viewport: PHONE });
+  await page.locator('[data-action=box]').click(PATIENCE);
+  await page.locator('#update-installed', { hasText: '1.0.0' }).waitFor(PATIENCE);
+  assert.match(await page.locator('#update-slot').textContent(), /^A, spotter-test-board$/);
+  assert.ok(!(await page.locator('#update-newest').isVisible()), 'nothing newer is known');
+  await fitsThePhone(page);
+  const [inside, wide] = await page.locator('#box').evaluate((box) => [box.clientWidth, box.scrollWidth]);
+  assert.ok(wide <= inside, `the dialog is ${wide} wide and shows ${inside}`);
+  await page.locator('#wifi-name').fill('barn');
+  assert.deepEqual(await page.locator('#wifi-names option').evaluateAll((all) => all.map((o) => o.value)), ['near', 'far']);
+  await page.locator('#wifi-password').fill('short');
+  await page.locator('#wifi-form button').click();
+  await page.locator('#wifi-said.bad', { hasText: '8 to 63' }).waitFor(PATIENCE);
+  await page.locator('#wifi-password').fill('long enough');
+  await page.locator('#wifi-form button').click();
+  await page.locator('#wifi-said', { hasText: 'joins barn now' }).waitFor(PATIENCE);
+  assert.equal(await page.locator('#wifi-password').inputValue(), '');
+  await shot(page, 'box');
+
+  await page.locator('#update-file').setInputFiles({ name: 'b.raucb', mimeType: 'application/octet-stream', buffer: Buffer.alloc(3_000_000, 7) });
+  await page.locator('#update-form button').click();
+  await page.locator('#update-said', { hasText: 'waiting for root' }).waitFor(PATIENCE);
+  assert.ok(await page.locator('#update-bar').isVisible());
+  assert.ok(await page.locator('#update-form button').isDisabled());
+  await page.keyboard.press('Escape');
+  assert.ok(!(await page.locator('#box').isVisible()));
+  overlooked(page, '400', '/api/v1/setup/wifi');
+  await close(page);
+}
+
 const PARTS = {
+  box: [theBox],
   visits: [visits, visitsLook],
   empty: [empty, pauses],
   away: [comesBack],

@@ -9,6 +9,8 @@ mod publish; // where to publish to
 mod recordings; // what is recorded, and any part of it
 mod settings; // what can be switched of a stream
 mod streams; // which streams there are
+mod update; // newer systems
+mod wifi; // which network the box joins
 
 use std::sync::Arc;
 
@@ -53,6 +55,8 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(recordings::routes())
         .merge(node::routes())
         .merge(pause::routes())
+        .merge(update::routes())
+        .merge(wifi::routes())
         .merge(feed::routes())
         .merge(live::routes())
         .merge(whep::routes())

@@ -52,10 +52,12 @@ export function socketAddress(path) {
   return url;
 }
 
+/** What shows who we are, for requests that `ask` cannot make. @returns {Record<string, string>} */
+export const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+
 /** @param {string} path @param {RequestInit} options @returns {Promise<Response>} throws `Refused` or a network error */
 export async function ask(path, options = {}) {
-  const headers = new Headers(options.headers);
-  if (token()) headers.set('Authorization', `Bearer ${token()}`);
+  const headers = new Headers({ ...options.headers, ...authorization() });
   const response = await fetch(path, { ...options, headers });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));

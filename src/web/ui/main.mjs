@@ -1,6 +1,7 @@
 /** The page: which streams there are, which one is large, and what keys and buttons do. */
 
 import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs';
+import * as box from './box.mjs';
 import { listen } from './events.mjs';
 import { learn } from './labels.mjs';
 import * as panel from './panel.mjs';
@@ -60,6 +61,7 @@ function wantToken(error) {
   visits.stop();
   switches.forget();
   pause.forget();
+  box.forget();
   keepViews([]);
   part('empty').hidden = true;
   part('gate').hidden = false;
@@ -72,6 +74,7 @@ function open() {
   connection('connected', 'Connected');
   visits.start();
   pause.look();
+  box.offer();
   for (const view of views.values()) view.forget();
 }
 
@@ -181,6 +184,7 @@ function act(action) {
       const off = document.body.classList.toggle('no-panel');
       document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(!off));
     },
+    box: box.toggle,
     help: () => (part('help').open ? part('help').close() : part('help').showModal()),
   };
   acts[action]();
@@ -192,7 +196,7 @@ const KEYS = { m: 'sound', b: 'boxes', s: 'snapshot', f: 'full', p: 'panel', '?'
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select')) return;
   // An open visit has keys of its own.
-  if (part('visit').open) return;
+  if (part('visit').open || part('box').open) return;
   // Space on a button presses it.
   if (event.key === ' ' && event.target.closest('button, a')) return;
   const action = KEYS[event.key.toLowerCase()];
