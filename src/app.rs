@@ -4,6 +4,7 @@ mod decoders; // one decoding task a stream
 mod detector; // the detector's thread
 mod doors; // the sockets we listen on
 mod failure; // how a command ends badly
+mod left_open; // the last words about visits that a crash cut off
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
 mod signals; // what ends and reloads us
@@ -143,6 +144,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let mqtt_counters = Arc::new(mqtt::Counters::default());
     let broker_counters = Arc::new(mqtt::broker::Counters::default());
     let outbox = mqtt::open_outbox(&config.mqtt, &dir, &mqtt_counters);
+    tokio::spawn(left_open::tell(Arc::clone(&node), Arc::clone(&store), Arc::clone(&outbox)));
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
     let webrtc_counters = Arc::new(web::whep::Counters::default());
@@ -224,6 +226,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         counts: tracking.counts.subscribe(),
         snapshots: Arc::clone(&snapshots),
         control: Arc::clone(&control),
+        clock: store.clock(),
         kept: {
             let store = Arc::clone(&store);
             Arc::new(move |visit| store.kept(visit))
