@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
+pub mod api;
 pub mod clip;
+pub mod mount;
 pub mod readers;
 mod skip;
 
@@ -109,6 +111,11 @@ impl Service {
     }
 
     pub fn start_with(extra: impl FnOnce(&Path) -> String) -> Self {
+        Self::start_by(spotter(), extra)
+    }
+
+    /// The same by a command that becomes spotter.
+    pub fn start_by(mut spotter: Command, extra: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [rtmp, websocket, mqtt, web] = [(); 4].map(|()| free_port());
         let config = dir.path().join("spotter.toml");
@@ -122,7 +129,7 @@ impl Service {
         text.push_str(&extra);
         std::fs::write(&config, text).unwrap();
         let mut process = Reaped::start(
-            spotter()
+            spotter
                 .args(["run", "--log", "info,spotter=debug", "--config"])
                 .arg(&config)
                 .stderr(Stdio::piped()),
