@@ -77,8 +77,13 @@ impl Seen {
             serde_json::from_slice::<Value>(&answer.ok()?.stdout).ok()
         };
         let mut seen = Self::default();
-        for event in asked("/api/v1/events?limit=500")?["events"].as_array()? {
-            seen.events.insert(event["id"].as_str()?.to_owned());
+        let mut page = asked("/api/v1/events?limit=500")?;
+        loop {
+            for event in page["events"].as_array()? {
+                seen.events.insert(event["id"].as_str()?.to_owned());
+            }
+            let Some(next) = page["next"].as_str() else { break };
+            page = asked(&format!("/api/v1/events?limit=500&cursor={next}"))?;
         }
         for file in asked("/api/v1/recordings?limit=10000")?["recordings"].as_array()? {
             if file["open"] == false {
