@@ -4,6 +4,7 @@ mod decoders; // one decoding task a stream
 mod detector; // the detector's thread
 mod doors; // the sockets we listen on
 mod failure; // how a command ends badly
+mod left_open; // the last words about visits that a crash cut off
 mod local; // cameras, lamps and the pause
 mod manager; // what the service manager hears
 mod pictures; // pictures sent in by hand -> the scheduler
@@ -161,6 +162,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let update = Desk::new(&dir, &config);
     tokio::spawn(Arc::clone(&update).run(exits_stop.clone()));
     let outbox = mqtt::open_outbox(&config.mqtt, &dir, &mqtt_counters);
+    tokio::spawn(left_open::tell(Arc::clone(&node), Arc::clone(&store), Arc::clone(&outbox)));
     let ws_counters = Arc::new(ws::Counters::default());
     let web_counters = Arc::new(web::Counters::default());
     let webrtc_counters = Arc::new(web::whep::Counters::default());
@@ -246,6 +248,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         snapshots: Arc::clone(&snapshots),
         control: Arc::clone(&control),
         pause: Arc::clone(&local.pause),
+        clock: store.clock(),
         kept: {
             let store = Arc::clone(&store);
             Arc::new(move |visit| store.kept(visit))

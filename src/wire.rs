@@ -21,7 +21,7 @@ use crate::relay::{RelayState, RelayStatus};
 
 pub use attached::{Attached, PauseInfo, PinInUse, SourceInUse};
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
-pub use event::{Kept, event, message_id, visit_json};
+pub use event::{Kept, event, message_id, visit_as_told};
 pub use filter::{BadFilter, Filter, Heard};
 pub use stats::{Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 

@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 #[cfg(feature = "gst")]
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -98,15 +99,6 @@ async fn waits(node: &Node, n: usize) {
     }
 }
 
-/// A broker that keeps sessions and a log, and a subscriber with one, which comes back by itself.
-fn lasting(dir: &std::path::Path) -> String {
-    let dir = dir.display();
-    format!(
-        "user root\nallow_anonymous true\npersistence true\npersistence_location {dir}/\n\
-         log_type all\nlog_dest file {dir}/broker.log"
-    )
-}
-
 /// Waits until the broker has the subscriber's answer to every message that wants one. Until then it would rightly send
 /// them again, whatever we do.
 async fn reader_has_answered(dir: &std::path::Path) {
@@ -123,8 +115,6 @@ async fn reader_has_answered(dir: &std::path::Path) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
-
-const LASTING: [&str; 5] = ["-c", "-i", "reader", "-V", "mqttv311"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_wait_for_a_broker_that_is_away_and_come_once_in_order_with_their_own_times() {
@@ -427,6 +417,28 @@ async fn two_nodes_of_one_name_are_noticed_and_the_remedy_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_again_is_not_taken_for_another() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    for version in [4, 5, 5, 4] {
+        let change = |c: &mut spotter::config::Mqtt| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        };
+        let node = node(change).await;
+        node.is_up().await;
+        // By then it has heard what the last run left, and itself.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        node.is_up().await;
+        // Once without a goodbye.
+        if version == 5 { node.stop().await } else { node.task.abort() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn version_5_and_websockets_reach_the_broker_too() {
     if !have(BROKER) {
         return;
@@ -483,6 +495,78 @@ async fn a_broker_that_refuses_or_hangs_up_is_named() {
         drop(socket);
         let reason = node.down_reason().await;
         assert!(reason.contains(said), "{version}: {reason}");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_answers_slowly_gets_everything_once_and_holds_nothing_up() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let _broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+        let mut sub = reader(port).await;
+        let detour = Detour::to(port).await;
+        // Each answer takes longer than an event may wait before it is written down.
+        *detour.delay.lock().unwrap() = Duration::from_millis(1500);
+        let node = node(|c| {
+            c.broker = format!("mqtt://127.0.0.1:{}", detour.port);
+            c.version = version;
+        })
+        .await;
+        node.is_up().await;
+        for n in 0..40 {
+            send(&node, n);
+            node.detect(n);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_all(&until_event(&mut sub, 39).await, 40);
+        waits(&node, 0).await;
+        sub.take();
+        assert_all(&events_in(&sub.seen), 40);
+        let found = sub.seen.iter().filter(|l| l.contains("/cam/detections "));
+        assert!(found.count() as u64 + node.ctx.counters.dropped_slow.get() >= 40);
+        assert_eq!(detour.connections.load(Ordering::Relaxed), 1, "it is slow, not dead");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_half_closes_is_left_and_come_back_to_with_all_events() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let _broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+        let mut sub = reader(port).await;
+        let detour = Detour::to(port).await;
+        let node = node(|c| {
+            c.broker = format!("mqtt://127.0.0.1:{}", detour.port);
+            c.version = version;
+        })
+        .await;
+        node.is_up().await;
+        (0..10).for_each(|n| send(&node, n));
+        until_event(&mut sub, 9).await;
+        waits(&node, 0).await;
+        detour.half_close.notify_waiters();
+        // The way there is still open: what is sent now arrives unanswered, and is sent again.
+        (10..20).for_each(|n| send(&node, n));
+        let reason = node.down_reason().await;
+        assert!(reason.contains("broke"), "{reason}");
+        (20..30).for_each(|n| send(&node, n));
+        node.is_up().await;
+        until_event(&mut sub, 29).await;
+        waits(&node, 0).await;
+        sub.take();
+        let mut got = events_in(&sub.seen);
+        got.sort_by_key(|(n, _)| *n);
+        got.dedup();
+        assert_all(&got, 30);
+        assert!(detour.connections.load(Ordering::Relaxed) >= 2);
         node.stop().await;
     }
 }

@@ -12,7 +12,7 @@ pub(crate) use skip::skip;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spotter::config;
 use spotter::media::StreamId;
@@ -278,7 +278,7 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
     if !have(&["mosquitto", "openssl"]) {
         return;
     }
-    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let (dir, port, web) = (tempfile::tempdir().unwrap(), free_port(), free_port());
     let d = dir.path();
     let openssl = |args: &str| {
         let status = Command::new("openssl")
@@ -301,29 +301,54 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
         ));
     }
     let path = |name: &str| d.join(name);
-    let more = format!(
-        "user root\nallow_anonymous true\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
+    let certificates = format!(
+        "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true",
         path("ca.pem").display(),
         path("server.pem").display(),
         path("server.key").display()
     );
+    let more = format!(
+        "{certificates}\nlistener {web} 127.0.0.1\nprotocol websockets\n{certificates}\n\
+         user root\nallow_anonymous true"
+    );
     let _broker = mosquitto(d, port, &more);
-    let with = |ca: &str| {
-        let (ca, cert, key) = (path(ca), path("client.pem"), path("client.key"));
+    let doors = [format!("mqtts://127.0.0.1:{port}"), format!("wss://127.0.0.1:{web}/mqtt")];
+    let with = |version: u8, broker: &str, ca: &str, client: &str| {
+        let broker = broker.to_owned();
+        let (ca, cert, key) =
+            (path(ca), path(&format!("{client}.pem")), path(&format!("{client}.key")));
         move |c: &mut config::Mqtt| {
-            c.broker = format!("mqtts://127.0.0.1:{port}");
-            c.ca_file = ca;
-            c.client_cert_file = cert;
-            c.client_key_file = key;
+            (c.version, c.broker, c.ca_file) = (version, broker, ca);
+            if cert.file_stem() != Some("none".as_ref()) {
+                (c.client_cert_file, c.client_key_file) = (cert, key);
+            }
         }
     };
-    let good = node(with("ca.pem")).await;
-    good.is_up().await;
-    good.stop().await;
-    let bad = node(with("other.pem")).await;
-    let reason = bad.down_reason().await;
-    assert!(reason.contains("TLS with 127.0.0.1"), "{reason}");
-    bad.stop().await;
+    for version in [4, 5] {
+        for door in &doors {
+            let good = node(with(version, door, "ca.pem", "client")).await;
+            good.is_up().await;
+            // It carries an event, and the broker's word that it has it.
+            good.ctx.outbox.push("a".into(), "{}".into());
+            let until = Instant::now() + SOON;
+            while good.ctx.counters.events_published.get() == 0 {
+                assert!(Instant::now() < until, "{version} {door}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            good.stop().await;
+            let bad = node(with(version, door, "other.pem", "client")).await;
+            let reason = bad.down_reason().await;
+            assert!(reason.contains("TLS with 127.0.0.1"), "{version} {door}: {reason}");
+            bad.stop().await;
+            // Without a certificate of its own, or with a stranger's, the broker wants nothing of it.
+            for client in ["none", "other"] {
+                let bad = node(with(version, door, "ca.pem", client)).await;
+                let reason = bad.down_reason().await;
+                assert!(reason.contains("127.0.0.1"), "{version} {door} {client}: {reason}");
+                bad.stop().await;
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -359,7 +359,7 @@ fn ended_v4(error: rumqttc::ConnectionError) -> Ended {
         ) => Ended::BadLogin,
         E::ConnectionRefused(code) => Ended::Refused(format!("{code:?}")),
         E::Tls(e) => Ended::Tls(e.to_string()),
-        other => Ended::Other(other.to_string()),
+        other => within(&other),
     }
 }
 
@@ -380,6 +380,15 @@ fn ended_v5(error: v5::ConnectionError) -> Ended {
         }) => Ended::TakenOver,
         E::ConnectionRefused(code) => refused(code),
         E::Tls(e) => Ended::Tls(e.to_string()),
-        other => Ended::Other(other.to_string()),
+        other => within(&other),
+    }
+}
+
+/// Over WebSocket the library wraps what went wrong on the way there.
+fn within(error: &(dyn std::error::Error + 'static)) -> Ended {
+    let chain = std::iter::successors(Some(error), |e| e.source());
+    match chain.filter_map(|e| e.downcast_ref::<std::io::Error>()).next() {
+        Some(e) => Ended::Io(std::io::Error::new(e.kind(), e.to_string())),
+        None => Ended::Other(error.to_string()),
     }
 }

@@ -14,6 +14,7 @@ use super::cameras::Cameras;
 use super::carrier::{self, Connection, Keeping, Promise, Sender};
 use super::command::Word;
 use super::link::{self, Ended, Endpoint, LinkError, Options};
+use super::mend::mended;
 use super::outbox::{self, Outbox};
 use super::poll::{Poll, Told};
 use super::report::Report;
@@ -25,6 +26,7 @@ use crate::control::{Control, ControlError, Setting};
 use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
 use crate::snapshots::Portrait;
+use crate::store::clock::Clock;
 use crate::track::Event;
 use crate::update::Status;
 use crate::update::desk::{Older, Wish};
@@ -63,6 +65,7 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         settings: ctx.control.settings(),
         known: ctx.control.known(),
         update: ctx.update.status(),
+        clock: ctx.clock.clone(),
         voice: Voice::new(ctx),
         spare: None,
         handed: None,
@@ -121,12 +124,13 @@ struct Client<'a> {
     settings: watch::Receiver<Arc<Config>>,
     known: watch::Receiver<Arc<[StreamId]>>,
     update: watch::Receiver<Arc<Status>>,
+    clock: watch::Receiver<Clock>,
     voice: Voice<'a>,
     /// The last connection, with what was under way in it.
     spare: Option<(Sender, Connection)>,
     /// The last event that this connection has.
     handed: Option<u64>,
-    /// Whether this run put its name to this node's instance before.
+    /// Whether this run heard itself as this node's instance.
     named: bool,
     rarely: Rarely,
 }
@@ -220,7 +224,6 @@ impl Client<'_> {
                         self.mark_seen();
                         self.voice.hello(line).await?;
                         self.look_for_leftovers(line);
-                        self.named = true;
                         cameras.follow(self.ctx, &self.streams.borrow());
                         stats.reset();
                         self.hand_over(line);
@@ -282,6 +285,7 @@ impl Client<'_> {
                     self.update.mark_unchanged();
                     self.voice.update(line).await?;
                 }
+                Ok(()) = self.clock.changed() => self.mend(),
                 _ = stats.tick(), if connected => {
                     let stats = wire::node_stats(&self.ctx.node, &(self.ctx.stats)());
                     let _ = line.sender.publish(&self.voice.topic("stats"), Promise::None, stats, None);
@@ -374,7 +378,8 @@ impl Client<'_> {
                 self.voice.streams(line, &now).await
             }
             Word::Instance { id, retained } => {
-                // What is retained before we ever wrote ours is an earlier run's.
+                // What is retained before ours is there is an earlier run's.
+                self.named |= id == self.voice.instance;
                 let foreign = !id.is_empty() && id != self.voice.instance;
                 if foreign && (self.named || !retained) {
                     report.contested();
@@ -415,13 +420,24 @@ impl Client<'_> {
         match received {
             Ok(event) => {
                 let kept = (self.ctx.kept)(&event.after);
-                let message = wire::event(&self.ctx.node, &event, kept);
+                let mut message = wire::event(&self.ctx.node, &event, kept);
+                let clock = self.clock.borrow();
+                if clock.is_doubtful() {
+                    message = mended(&message, &clock).unwrap_or(message);
+                }
+                drop(clock);
                 self.side.outbox.push(wire::message_id(&event).into(), message);
             }
             Err(broadcast::error::RecvError::Lagged(n)) => self.side.counters.events_missed.add(n),
             // The context holds a sender, so this does not come.
             Err(broadcast::error::RecvError::Closed) => {}
         }
+    }
+
+    /// The clock was set: what waits had its times from before.
+    fn mend(&mut self) {
+        let clock = self.clock.borrow_and_update();
+        self.side.outbox.rewrite(|message| mended(message, &clock));
     }
 
     fn take_portrait(
@@ -491,6 +507,7 @@ impl Client<'_> {
                 },
                 received = self.events.recv() => self.take_event(received),
                 received = self.portraits.recv() => drop(self.take_portrait(received)),
+                Ok(()) = self.clock.changed() => self.mend(),
                 _ = tick.tick() => self.side.outbox.tick(Duration::ZERO),
             }
         }

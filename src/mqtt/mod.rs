@@ -30,6 +30,7 @@ mod client; // one connection after the other
 mod command; // what others tell us, read
 mod homeassistant; // the discovery message
 mod link; // how a broker is reached
+mod mend; // times of before the clock was set
 pub mod outbox; // events until they are acknowledged
 mod poll; // what drives a connection
 mod report; // how a connection stands
@@ -54,6 +55,7 @@ use crate::health::Counter;
 use crate::media::{StreamId, Streams};
 use crate::pause::Pause;
 use crate::snapshots::Snapshots;
+use crate::store::clock::Clock;
 use crate::track::{Counts, Event, Visit};
 use crate::update::Desk;
 use crate::wire::{Encoded, Kept, LinkState, NodeStats, NodeStatus};
@@ -76,6 +78,8 @@ pub struct Context {
     pub detections: broadcast::Sender<Arc<Encoded>>,
     pub events: broadcast::Sender<Arc<Event>>,
     pub counts: watch::Receiver<BTreeMap<StreamId, Counts>>,
+    /// By which times of events are marked and mended.
+    pub clock: watch::Receiver<Clock>,
     pub snapshots: Arc<Snapshots>,
     /// What is switched, and who obeys.
     pub control: Arc<Control>,

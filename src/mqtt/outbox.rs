@@ -48,6 +48,8 @@ struct Entry {
     message: Message,
     since: Instant,
     on_disk: bool,
+    /// The disk has it in an earlier form.
+    stale: bool,
 }
 
 /// Events that wait.
@@ -59,6 +61,8 @@ pub struct Outbox {
     lasting: bool,
     writing: AtomicBool,
     limits: Limits,
+    /// The first number of this run.
+    own: u64,
     counters: Arc<Counters>,
     /// Something was added or acknowledged.
     pub changed: Notify,
@@ -116,7 +120,7 @@ impl Outbox {
         for message in messages {
             queue.next = message.number + 1;
             queue.bytes += message.payload.len();
-            queue.entries.push_back(Entry { message, since, on_disk: true });
+            queue.entries.push_back(Entry { message, since, on_disk: true, stale: false });
         }
         queue.bound(limits, &counters);
         Arc::new(Self::new(queue, disk, limits, counters))
@@ -124,6 +128,7 @@ impl Outbox {
 
     fn new(queue: Queue, disk: Option<Disk>, limits: Limits, counters: Arc<Counters>) -> Self {
         Self {
+            own: queue.next,
             queue: Mutex::new(queue),
             lasting: disk.is_some(),
             disk: Mutex::new(disk),
@@ -141,10 +146,23 @@ impl Outbox {
         queue.next += 1;
         queue.bytes += payload.len();
         let message = Message { number, id, payload };
-        queue.entries.push_back(Entry { message, since: Instant::now(), on_disk: false });
+        let since = Instant::now();
+        queue.entries.push_back(Entry { message, since, on_disk: false, stale: false });
         queue.bound(self.limits, &self.counters);
         drop(queue);
         self.changed.notify_one();
+    }
+
+    /// Gives what waits since this run began a new form, where there is one.
+    pub fn rewrite(&self, form: impl Fn(&Bytes) -> Option<Bytes>) {
+        let mut queue = self.queue.lock();
+        let Queue { entries, bytes, .. } = &mut *queue;
+        for entry in entries.iter_mut().filter(|e| e.message.number >= self.own) {
+            let Some(new) = form(&entry.message.payload) else { continue };
+            *bytes = *bytes + new.len() - entry.message.payload.len();
+            entry.message.payload = new;
+            entry.stale = entry.on_disk;
+        }
     }
 
     /// The first message behind `after`, or the first of all.
@@ -247,7 +265,8 @@ impl Queue {
     }
 
     fn due(&mut self, now: Instant, older: Duration) -> Batch {
-        let is_due = |e: &&Entry| !e.on_disk && now.saturating_duration_since(e.since) >= older;
+        let is_due =
+            |e: &&Entry| e.stale || !e.on_disk && now.saturating_duration_since(e.since) >= older;
         let add = self.entries.iter().filter(is_due).map(|e| e.message.clone()).collect();
         Batch { add, remove: std::mem::take(&mut self.gone) }
     }
@@ -255,7 +274,12 @@ impl Queue {
     fn written(&mut self, batch: &Batch) {
         for message in &batch.add {
             match self.entries.binary_search_by_key(&message.number, |e| e.message.number) {
-                Ok(at) => self.entries[at].on_disk = true,
+                Ok(at) => {
+                    let entry = &mut self.entries[at];
+                    entry.on_disk = true;
+                    // It may have been given a new form while it was written.
+                    entry.stale = entry.message.payload != message.payload;
+                }
                 // Acknowledged while it was written.
                 Err(_) => self.gone.push(message.number),
             }
@@ -306,6 +330,31 @@ mod tests {
         push(&again, &["e"]);
         assert_eq!(waiting(&again), ["a", "c", "d", "e"]);
         assert_eq!(counters.events_published.get(), 1);
+    }
+
+    #[test]
+    fn what_waits_can_be_rewritten_but_not_an_earlier_run_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("outbox.db");
+        let counters = Arc::<Counters>::default();
+        let outbox = Outbox::open(&file, ROOM, Arc::clone(&counters));
+        push(&outbox, &["a"]);
+        outbox.write(Duration::ZERO);
+        drop(outbox);
+        let outbox = Outbox::open(&file, ROOM, Arc::clone(&counters));
+        push(&outbox, &["b", "c"]);
+        outbox.write(Duration::ZERO);
+        outbox.rewrite(|old| (old != "<c>").then(|| Bytes::from_static(b"mended")));
+        assert_eq!(outbox.state().waiting_bytes, 3 + 6 + 3);
+        outbox.write(GRACE);
+        drop(outbox);
+        let again = Outbox::open(&file, ROOM, counters);
+        let payload = |after| again.next(after).unwrap().payload;
+        assert_eq!([payload(None), payload(Some(0)), payload(Some(1))], ["<a>", "mended", "<c>"]);
+        // Acknowledged before its new form was written, it is gone all the same.
+        again.acknowledged(1);
+        again.write(Duration::ZERO);
+        assert_eq!(waiting(&again), ["a", "c"]);
     }
 
     #[test]

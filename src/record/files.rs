@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -12,8 +14,12 @@ use jiff::tz::TimeZone;
 
 use super::cutter::Fragment;
 use super::scan::scan;
-use crate::media::StreamId;
+use crate::media::{MediaTime, StreamId};
 use crate::store::Segment;
+use crate::store::flush::Flusher;
+
+/// While a file grows, so much of it is flushed to the disk itself in one go: what a loss of power costs.
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
 /// The files that are open, one a stream.
 #[derive(Debug)]
@@ -22,12 +28,15 @@ pub struct Files {
     run: i64,
     next_id: i64,
     open: BTreeMap<StreamId, Open>,
+    flusher: Arc<Flusher>,
 }
 
 #[derive(Debug)]
 struct Open {
     file: File,
     segment: Segment,
+    /// Flushed up to here.
+    flushed: MediaTime,
 }
 
 /// What a fragment is on the disk's side.
@@ -40,8 +49,8 @@ pub struct Stamp {
 }
 
 impl Files {
-    pub fn new(root: PathBuf, run: i64, next_id: i64) -> Self {
-        Self { root, run, next_id, open: BTreeMap::new() }
+    pub(crate) fn new(root: PathBuf, run: i64, next_id: i64, flusher: Arc<Flusher>) -> Self {
+        Self { root, run, next_id, open: BTreeMap::new(), flusher }
     }
 
     /// Writes a fragment behind the others of its stream, or as the first of a new file. `index` gets what is to be put
@@ -69,7 +78,15 @@ impl Files {
             self.open.insert(stream.clone(), open);
         }
         let Some(open) = self.open.get_mut(stream) else { return Ok(0) };
-        if let Err(error) = open.file.write_all(&fragment.data) {
+        let mut write = || {
+            open.file.write_all(&fragment.data)?;
+            if fragment.end.since(open.flushed) >= FLUSH_EVERY {
+                open.flushed = fragment.end;
+                self.flusher.flush(open.file.try_clone()?);
+            }
+            Ok(())
+        };
+        if let Err(error) = write() {
             self.end(stream, index);
             return Err(error);
         }
@@ -104,17 +121,17 @@ impl Files {
             open: true,
             time_synced: stamp.time_synced,
         };
-        Ok(Open { file, segment })
+        Ok(Open { file, segment, flushed: fragment.start })
     }
 
     /// Finishes a stream's file, if one is open.
     pub fn end(&mut self, stream: &StreamId, index: &mut Vec<Segment>) {
-        let Some(Open { file, mut segment }) = self.open.remove(stream) else { return };
-        // A fragment that was not written to its end is cut off. Once a file is finished it is worth one flush.
-        let cut = file.set_len(segment.bytes).and_then(|()| file.sync_data());
-        if let Err(error) = cut {
-            tracing::debug!(%error, path = segment.path, "a segment was not flushed");
+        let Some(Open { file, mut segment, .. }) = self.open.remove(stream) else { return };
+        // A fragment that was not written to its end is cut off.
+        if let Err(error) = file.set_len(segment.bytes) {
+            tracing::debug!(%error, path = segment.path, "the end of a segment was not cut off");
         }
+        self.flusher.flush(file);
         segment.open = false;
         index.push(segment);
     }
@@ -233,7 +250,7 @@ mod tests {
     fn files_grow_end_and_are_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let stream = StreamId::new("garden").unwrap();
-        let mut files = Files::new(dir.path().to_owned(), 3, 10);
+        let mut files = Files::new(dir.path().to_owned(), 3, 10, Flusher::start().unwrap());
         let mut index = Vec::new();
         let all = fragments(2000, 8000);
         let mut write =

@@ -2,6 +2,7 @@
 //! runs while they are off. All but [`signs`] is pure; nothing here sets a clock.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Nobody ran this program before it was written: an earlier wall clock is wrong. Seconds since 1970 of 2026-11-01.
@@ -10,6 +11,35 @@ const WRITTEN: Duration = Duration::from_secs(1_793_491_200);
 const JUMP: Duration = Duration::from_secs(2);
 /// Jumps that are remembered; more means a clock that nobody can mend.
 const MAX_JUMPS: usize = 16;
+
+/// Where the time comes from: the clock that never jumps and the wall's. The system's, or a simulation's, which runs faster.
+#[derive(Clone)]
+pub struct Source(Arc<dyn Fn() -> (Instant, SystemTime) + Send + Sync>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Source").finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    pub fn system() -> Self {
+        Self(Arc::new(|| (Instant::now(), SystemTime::now())))
+    }
+
+    pub fn simulated(now: impl Fn() -> (Instant, SystemTime) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(super) fn mono(&self) -> Instant {
+        (self.0)().0
+    }
+
+    /// The wall's, in microseconds since 1970.
+    pub(super) fn us(&self) -> i64 {
+        micros((self.0)().1)
+    }
+}
 
 /// Microseconds since 1970; 0 for earlier times.
 pub fn micros(wall: SystemTime) -> i64 {
@@ -64,7 +94,7 @@ pub struct Jump {
 }
 
 /// Watches the wall clock against the one that never jumps.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     last: (Instant, i64),
     synced: bool,
@@ -79,6 +109,11 @@ impl Clock {
 
     pub fn is_synced(&self) -> bool {
         self.synced
+    }
+
+    /// Whether times of this run may be others than they were told.
+    pub fn is_doubtful(&self) -> bool {
+        !self.synced || !self.jumps.is_empty()
     }
 
     /// To be called about once a second. A jump is answered when what was written before it is to be mended by it; one by

@@ -41,6 +41,12 @@ CREATE INDEX segments_by_age ON segments (run, start_us);
 CREATE TABLE runs (run INTEGER PRIMARY KEY);
 ";
 
+/// What came later; it makes questions fast and changes no answer.
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS events_by_both ON events (stream, label, start_us, seq);
+CREATE INDEX IF NOT EXISTS events_pictures ON events (picture_bytes) WHERE picture_bytes > 0;
+";
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenError {
     #[error(
@@ -57,6 +63,8 @@ pub(super) struct Opened {
     pub db: Connection,
     /// Where a damaged one was put.
     pub set_aside: Option<PathBuf>,
+    /// The last run did not end well.
+    pub crashed: bool,
 }
 
 /// Opens for writing; sets a damaged database aside under a name with `stamp` and begins a new one.
@@ -66,15 +74,17 @@ pub(super) fn open(path: &Path, stamp: &str) -> Result<Opened, OpenError> {
         return Err(OpenError::Newer { path: path.to_owned(), found });
     }
     let failed = |error| OpenError::Sql { path: path.to_owned(), error };
-    match prepare(path) {
-        Ok(db) => Ok(Opened { db: db?, set_aside: None }),
+    // A log that was left over.
+    let crashed = std::fs::metadata(suffixed(path, "-wal")).is_ok_and(|m| m.len() > 0);
+    match prepare(path, crashed) {
+        Ok(db) => Ok(Opened { db: db?, set_aside: None, crashed }),
         Err(error) if is_damage(&error) => {
             let set_aside = set_aside(path, stamp).map_err(|e| {
                 let message = Some(format!("{error}; it cannot be set aside: {e}"));
                 failed(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(11), message))
             })?;
-            let db = prepare(path).map_err(failed)??;
-            Ok(Opened { db, set_aside: Some(set_aside) })
+            let db = prepare(path, false).map_err(failed)??;
+            Ok(Opened { db, set_aside: Some(set_aside), crashed })
         }
         Err(error) => Err(failed(error)),
     }
@@ -86,6 +96,15 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(Duration::from_secs(2))?;
     Ok(db)
+}
+
+/// The log that commits go to, to be flushed: they only hand it to the system. None: everything is in the database, which
+/// SQLite flushed.
+pub(super) fn log(path: &Path) -> io::Result<Option<File>> {
+    match File::options().append(true).open(suffixed(path, "-wal")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Whether an error means that the file is no sound database.
@@ -121,9 +140,7 @@ fn version_in_file(path: &Path) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-fn prepare(path: &Path) -> rusqlite::Result<Result<Connection, OpenError>> {
-    // A log that was left over: the last run did not end well.
-    let crashed = std::fs::metadata(suffixed(path, "-wal")).is_ok_and(|m| m.len() > 0);
+fn prepare(path: &Path, crashed: bool) -> rusqlite::Result<Result<Connection, OpenError>> {
     let db = Connection::open(path)?;
     db.busy_timeout(Duration::from_secs(2))?;
     let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -142,6 +159,7 @@ fn prepare(path: &Path) -> rusqlite::Result<Result<Connection, OpenError>> {
             return Err(rusqlite::Error::SqliteFailure(error, Some(told)));
         }
     }
+    db.execute_batch(INDEXES)?;
     // A table that is missing is as bad as one that cannot be read.
     for table in ["events", "segments", "runs"] {
         db.query_row(&format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)"), [], |_| {

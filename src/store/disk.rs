@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{oneshot, watch};
 
-use super::clock::{self, Clock, micros};
+use super::clock::{Clock, Source, micros};
 use super::db::is_damage;
 use super::segments::Segment;
-use super::upkeep::Upkeep;
+use super::upkeep::{Upkeep, probe};
 use super::{Deletion, Shared, StoreError, events, pictures, segments};
 use crate::config::Config;
 use crate::media::StreamId;
@@ -49,6 +49,8 @@ enum Change {
 /// Changes are written together after this time, or when there are so many.
 const BATCH: Duration = Duration::from_secs(1);
 const BATCH_CHANGES: usize = 100;
+/// That a visit began or ended is written at once, so that whoever hears of it finds it; together if many come.
+const BATCH_TOLD: Duration = Duration::from_millis(100);
 /// While nothing can be written, the oldest beyond these are given up.
 const MAX_CHANGES: usize = 2000;
 /// What changed of a visit under way is written so often; it is only ever needed after a crash.
@@ -66,11 +68,17 @@ pub(super) struct Disk {
     pub(super) db: Option<Connection>,
     pub(super) files: Option<Files>,
     pub(super) run: i64,
+    pub(super) source: Source,
     pub(super) clock: Clock,
     pub(super) upkeep: Upkeep,
     changes: Vec<Change>,
     /// When the oldest change came.
     since: Option<Instant>,
+    /// A visit that began or ended is among them.
+    told: bool,
+    /// A visit was written since the last flush to the disk itself.
+    pub(super) unflushed: bool,
+    committed: Option<Instant>,
     /// Updates held back, and until when.
     held: BTreeMap<Arc<str>, (Arc<Visit>, Instant)>,
     /// Better pictures held back, and until when the next may be written.
@@ -78,17 +86,26 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(shared: Arc<Shared>, settings: watch::Receiver<Arc<Config>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        settings: watch::Receiver<Arc<Config>>,
+        source: Source,
+    ) -> Self {
+        let clock = shared.clock.borrow().clone();
         Self {
             shared,
             settings,
             db: None,
             files: None,
             run: 0,
-            clock: Clock::new(Instant::now(), micros(SystemTime::now()), clock::signs()),
+            clock,
+            source,
             upkeep: Upkeep::default(),
             changes: Vec::new(),
             since: None,
+            told: false,
+            unflushed: false,
+            committed: None,
             held: BTreeMap::new(),
             portraits: BTreeMap::new(),
         }
@@ -96,21 +113,32 @@ impl Disk {
 
     pub(super) fn run(mut self, works: &Receiver<Work>) {
         self.open();
-        let mut ticked = Instant::now();
+        let mut ticked = self.source.mono();
         loop {
-            let wait = TICK.saturating_sub(ticked.elapsed());
-            match works.recv_timeout(wait) {
+            let mut wait = TICK.saturating_sub(self.passed(ticked));
+            if self.told {
+                let since = self.committed.map_or(BATCH_TOLD, |at| self.passed(at));
+                wait = wait.min(BATCH_TOLD.saturating_sub(since));
+            }
+            // What waits already is taken first, so that it is written together.
+            let work = works.try_recv().or_else(|empty| match empty {
+                TryRecvError::Empty => works.recv_timeout(wait),
+                TryRecvError::Disconnected => Err(RecvTimeoutError::Disconnected),
+            });
+            match work {
                 Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(work) => self.take(work),
+                Ok(work) => {
+                    self.watch_clock();
+                    self.take(work);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if ticked.elapsed() >= TICK {
-                ticked = Instant::now();
+            if self.passed(ticked) >= TICK {
+                ticked = self.source.mono();
                 self.release(false);
                 self.tick();
             }
-            let due = self.since.is_some_and(|since| since.elapsed() >= BATCH);
-            if due || self.changes.len() >= BATCH_CHANGES {
+            if self.is_due() {
                 self.flush();
             }
         }
@@ -120,6 +148,17 @@ impl Disk {
         self.shared.readable.store(false, Ordering::Release);
         self.say(StorageState::Off, Some("spotter ends".into()));
         tracing::debug!("the disk's thread ends");
+    }
+
+    /// On the clock that never jumps.
+    fn passed(&self, since: Instant) -> Duration {
+        self.source.mono().saturating_duration_since(since)
+    }
+
+    fn is_due(&self) -> bool {
+        let old = self.since.is_some_and(|since| self.passed(since) >= BATCH);
+        let told = self.told && self.committed.is_none_or(|at| self.passed(at) >= BATCH_TOLD);
+        old || told || self.changes.len() >= BATCH_CHANGES
     }
 
     fn take(&mut self, work: Work) {
@@ -153,18 +192,22 @@ impl Disk {
         let visit = Arc::clone(&event.after);
         match event.kind {
             EventKind::Update => {
-                let due = Instant::now() + UPDATE_EVERY;
+                let due = self.source.mono() + UPDATE_EVERY;
                 let id = Arc::clone(&visit.id);
                 let newest = Arc::clone(&visit);
                 self.held.entry(id).or_insert((visit, due)).0 = newest;
             }
-            EventKind::New => self.visit(visit),
+            EventKind::New => {
+                self.visit(visit);
+                self.told = true;
+            }
             EventKind::End => {
                 self.held.remove(&visit.id);
                 if let Some((Some(portrait), _)) = self.portraits.remove(&visit.id) {
                     self.write_portrait(&portrait);
                 }
                 self.visit(visit);
+                self.told = true;
             }
         }
     }
@@ -175,7 +218,7 @@ impl Disk {
     }
 
     fn portrait(&mut self, portrait: Arc<Portrait>) {
-        let now = Instant::now();
+        let now = self.source.mono();
         let full = self.portraits.len() >= MAX_WAITING;
         match self.portraits.get_mut(&portrait.id) {
             Some((waiting, due)) if now < *due => *waiting = Some(portrait),
@@ -259,7 +302,7 @@ impl Disk {
             self.shared.counters.events_dropped.inc();
         }
         self.changes.push(change);
-        self.since.get_or_insert_with(Instant::now);
+        self.since.get_or_insert(self.source.mono());
     }
 
     /// The clock was set: segments on their way to the index began at another time. Visits are mended when they are written.
@@ -275,7 +318,7 @@ impl Disk {
 
     /// Lets go what was held back long enough; at the end, all of it.
     fn release(&mut self, all: bool) {
-        let now = Instant::now();
+        let now = self.source.mono();
         let due = |at: Instant| all || now >= at;
         let updates = self.held.extract_if(.., |_, (_, at)| due(*at));
         let updates: Vec<_> = updates.map(|(_, (visit, _))| visit).collect();
@@ -293,14 +336,17 @@ impl Disk {
 
     /// Writes all changes as one transaction; those that cannot be written wait.
     pub(super) fn flush(&mut self) {
+        self.told = false;
         if self.changes.is_empty() || self.db.is_none() {
             return;
         }
         let before = thread_wrote();
+        self.committed = Some(self.source.mono());
         let mut again = Vec::new();
         match self.commit(&mut again) {
             Ok(()) => {
                 self.shared.counters.commits.inc();
+                self.unflushed |= self.changes.iter().any(|c| matches!(c, Change::Visit(_)));
                 self.since = None;
                 self.changes.clear();
                 for change in again {
@@ -309,7 +355,7 @@ impl Disk {
                 self.wrote(thread_wrote().saturating_sub(before));
             }
             Err(error) => {
-                self.since = Some(Instant::now());
+                self.since = Some(self.source.mono());
                 self.sql_trouble(&error);
             }
         }
@@ -369,7 +415,11 @@ impl Disk {
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 StorageState::ReadOnly
             }
-            _ => StorageState::Failed,
+            // SQLite does not tell what failed: the same directory may.
+            _ => match probe(&self.shared.state_dir) {
+                Err(reason) => return self.trouble(&reason, "the database"),
+                Ok(()) => StorageState::Failed,
+            },
         };
         self.stop(state, format!("the database cannot be written: {error}"));
     }

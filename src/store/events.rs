@@ -118,10 +118,23 @@ pub(super) fn put(
     Ok(())
 }
 
-/// Ends the visits that an earlier run left open, when they were last seen. How many.
-pub(super) fn close_left_open(db: &Connection, run: i64) -> rusqlite::Result<usize> {
+/// Ends the visits that an earlier run left open, when they were last seen. Those, as they were left.
+pub(super) fn close_left_open(db: &Connection, run: i64) -> rusqlite::Result<Vec<Stored>> {
+    let open = format!(
+        "SELECT {COLUMNS}, {} FROM events e WHERE e.end_us IS NULL AND e.run < ?1 ORDER BY e.seq",
+        has_clip()
+    );
+    let mut open = db.prepare(&open)?;
+    let left = open.query_map([run], stored)?.collect::<rusqlite::Result<Vec<_>>>()?;
     let close = "UPDATE events SET end_us = seen_us, end_media_us = seen_media_us WHERE end_us IS NULL AND run < ?1";
-    db.execute(close, [run])
+    db.execute(close, [run])?;
+    Ok(left.into_iter().filter_map(|(_, stored)| stored).collect())
+}
+
+/// Whether a visit is kept.
+pub(super) fn knows(db: &Connection, id: &str) -> rusqlite::Result<bool> {
+    let mut select = db.prepare_cached("SELECT 1 FROM events WHERE id = ?1")?;
+    Ok(select.query_row([id], |_| Ok(())).optional()?.is_some())
 }
 
 /// Moves the times of this run's rows from before the clock was set.
@@ -143,12 +156,12 @@ const COLUMNS: &str = "e.seq, e.id, e.stream, e.track_id, e.label, e.score, e.to
     e.seen_media_us, e.end_us, e.end_media_us, e.width, e.height, e.box, e.best_us, e.best_media_us, e.best_seq, e.best_score,
     e.best_box, e.current_zones, e.entered_zones, e.picture_bytes, e.protected, e.synced";
 
-/// Whether something is recorded of it.
+/// Whether something is recorded of it. The newest file that can be is looked at first, for it is the likeliest.
 fn has_clip() -> String {
     format!(
-        "EXISTS (SELECT 1 FROM segments s WHERE s.stream = e.stream AND s.start_us > e.start_us - {REACH_US}
+        "(SELECT 1 FROM segments s WHERE s.stream = e.stream AND s.start_us > e.start_us - {REACH_US}
             AND s.start_us <= coalesce(e.end_us, e.seen_us)
-            AND (s.open = 1 OR s.end_us > e.start_us))"
+            AND (s.open = 1 OR s.end_us > e.start_us) ORDER BY s.start_us DESC LIMIT 1) IS NOT NULL"
     )
 }
 
@@ -338,7 +351,8 @@ pub(super) mod tests {
         let (_dir, db) = open();
         put(&db, &visit("old", "a", "dog", T), 1, true, |us| us).unwrap();
         put(&db, &visit("new", "a", "dog", 5_000_000), 2, false, |us| us).unwrap();
-        assert_eq!(close_left_open(&db, 2).unwrap(), 1);
+        let left = close_left_open(&db, 2).unwrap();
+        assert_eq!((left.len(), &*left[0].visit.id, left[0].visit.end), (1, "old", None));
         let old = get(&db, "old").unwrap().unwrap().visit;
         assert_eq!(old.end, Some(old.seen));
         mend(&db, 2, T, true).unwrap();

@@ -5,6 +5,7 @@ pub mod clock; // whether the wall clock can be believed
 mod db; // the database file
 mod disk; // the thread
 mod events; // visits as rows
+pub(crate) mod flush; // the disk itself has it
 mod pictures; // visits' pictures as files
 mod segments; // the recordings' index
 mod upkeep; // retention, clock, and the disk's state
@@ -32,7 +33,9 @@ use crate::record::cutter::Fragment;
 use crate::snapshots::Portrait;
 use crate::track::{Event, Visit};
 use crate::wire::{Kept, Storage, StorageState};
+use clock::Clock;
 use disk::{Disk, Work};
+use flush::Flusher;
 
 /// Works waiting for the disk, and media among them: some seconds of a disk that does not answer.
 const QUEUE: usize = 512;
@@ -103,7 +106,10 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) state_dir: PathBuf,
     pub(crate) record_dir: PathBuf,
+    flusher: Arc<Flusher>,
     state: watch::Sender<Storage>,
+    clock: watch::Sender<Clock>,
+    left_open: watch::Sender<Option<Arc<[Stored]>>>,
     readable: AtomicBool,
     /// What is being written, by its id: the index learns of it when it is finished.
     growing: Mutex<BTreeMap<i64, Segment>>,
@@ -122,6 +128,15 @@ impl Store {
         state_dir: PathBuf,
         settings: watch::Receiver<Arc<Config>>,
     ) -> io::Result<Arc<Self>> {
+        Self::start_by(clock::Source::system(), state_dir, settings)
+    }
+
+    /// The same by a time of one's own.
+    pub fn start_by(
+        source: clock::Source,
+        state_dir: PathBuf,
+        settings: watch::Receiver<Arc<Config>>,
+    ) -> io::Result<Arc<Self>> {
         let dir = settings.borrow().record.dir.clone();
         let record_dir =
             if dir.as_os_str().is_empty() { state_dir.join("recordings") } else { dir };
@@ -136,7 +151,10 @@ impl Store {
             counters: Counters::default(),
             state_dir,
             record_dir,
+            flusher: Flusher::start()?,
             state: watch::Sender::new(state),
+            clock: watch::Sender::new(Clock::new(source.mono(), source.us(), clock::signs())),
+            left_open: watch::Sender::new(None),
             readable: AtomicBool::new(false),
             growing: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
@@ -144,10 +162,20 @@ impl Store {
             recent: Mutex::default(),
         });
         let (queue, works) = sync_channel(QUEUE);
-        let disk = Disk::new(Arc::clone(&shared), settings.clone());
+        let disk = Disk::new(Arc::clone(&shared), settings.clone(), source);
         let thread = std::thread::Builder::new().name("disk".into());
         let thread = thread.spawn(move || disk.run(&works))?;
         Ok(Arc::new(Self { queue, thread: Mutex::new(Some(thread)), shared, settings }))
+    }
+
+    /// The clock as it is judged; a new one whenever times from before are mended.
+    pub fn clock(&self) -> watch::Receiver<Clock> {
+        self.shared.clock.subscribe()
+    }
+
+    /// The visits that the last run left open, once they are known; they are over now, when they were last seen.
+    pub fn left_open(&self) -> watch::Receiver<Option<Arc<[Stored]>>> {
+        self.shared.left_open.subscribe()
     }
 
     pub fn state(&self) -> watch::Receiver<Storage> {
@@ -157,11 +185,12 @@ impl Store {
     /// The counters, with the storage's figures of the moment.
     pub fn counters(&self) -> serde_json::Value {
         let mut all = serde_json::to_value(&self.shared.counters).unwrap_or_default();
+        all["flushes_skipped"] = self.shared.flusher.skipped.get().into();
         all["written_today_bytes"] = self.shared.written_today.load(Ordering::Relaxed).into();
         all
     }
 
-    pub(crate) fn counted(&self) -> &Counters {
+    pub fn counted(&self) -> &Counters {
         &self.shared.counters
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -55,6 +56,50 @@ pub(super) fn delete(state_dir: &Path, id: &str) {
     }
 }
 
+/// What a crash left of pictures.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// Files that were deleted.
+    pub gone: usize,
+    /// Visits whose pictures were not whole.
+    pub halved: Vec<String>,
+}
+
+/// Deletes pictures that are not whole, and those of visits that are not known.
+pub(super) fn sweep(state_dir: &Path, known: impl Fn(&str) -> bool) -> Swept {
+    let below = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+    let mut swept = Swept::default();
+    for day in below(state_dir.join("events")) {
+        for file in below(day.clone()) {
+            let name = file.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let id = name.strip_suffix(".crop.jpg").or_else(|| name.strip_suffix(".jpg"));
+            let whole = id.is_none() || is_whole(&file);
+            if !whole {
+                swept.halved.extend(id.map(str::to_owned));
+            }
+            let stray = !whole || id.map_or(name.ends_with(".tmp"), |id| !known(id));
+            if stray && fs::remove_file(&file).is_ok() {
+                swept.gone += 1;
+            }
+        }
+        // Refused while there is something in it.
+        let _ = fs::remove_dir(day);
+    }
+    swept
+}
+
+/// Whether a file ends as a JPEG does. After a loss of power it can have its length and not its bytes, or be empty.
+fn is_whole(file: &Path) -> bool {
+    let end = || -> io::Result<[u8; 2]> {
+        let file = fs::File::open(file)?;
+        let len = file.metadata()?.len();
+        let mut end = [0; 2];
+        file.read_exact_at(&mut end, len.saturating_sub(2))?;
+        Ok(end)
+    };
+    end().is_ok_and(|end| end == [0xFF, 0xD9])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,11 +109,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let id = "1795439400.123456-k3x9ab";
         assert_eq!(write(dir.path(), id, b"full", b"crop").unwrap(), 8);
-        write(dir.path(), id, b"better", b"crop").unwrap();
+        write(dir.path(), id, b"better\xFF\xD9", b"crop\xFF\xD9").unwrap();
         let full = dir.path().join("events/2026-11-23/1795439400.123456-k3x9ab.jpg");
         assert_eq!(path(dir.path(), id, Which::Full).as_ref(), Some(&full));
-        assert_eq!(fs::read(&full).unwrap(), b"better");
+        assert_eq!(fs::read(&full).unwrap(), b"better\xFF\xD9");
         assert_eq!(fs::read_dir(full.parent().unwrap()).unwrap().count(), 2);
+        std::fs::write(full.with_extension("tmp"), b"ha").unwrap();
+        write(dir.path(), "1795439401.000000-abcdef", b"of none", b"x").unwrap();
+        std::fs::write(full.with_file_name("notes.txt"), b"not ours").unwrap();
+        write(dir.path(), "1795439402.000000-abcdef", b"", b"x\xFF\xD9").unwrap();
+        let swept = sweep(dir.path(), |id| !id.starts_with("1795439401"));
+        assert_eq!((swept.gone, swept.halved.len()), (4, 3));
+        assert!(!swept.halved.iter().any(|halved| halved == id));
+        delete(dir.path(), "1795439402.000000-abcdef");
+        assert!(full.exists());
+        fs::remove_file(full.with_file_name("notes.txt")).unwrap();
         delete(dir.path(), id);
         assert!(!full.parent().unwrap().exists());
         for bad in ["", "1.", "../1.a", "1./a", "1..", "x.1-a", "99999999999999.1-a"] {

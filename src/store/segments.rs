@@ -127,7 +127,9 @@ pub(super) fn knows(db: &Connection, path: &str) -> rusqlite::Result<bool> {
 
 /// Bytes of all segments and pictures.
 pub(super) fn used_bytes(db: &Connection) -> rusqlite::Result<u64> {
-    let sql = "SELECT (SELECT coalesce(sum(bytes), 0) FROM segments) + (SELECT coalesce(sum(picture_bytes), 0) FROM events)";
+    // By an index of those with pictures alone: the visits themselves can be hundreds of megabytes.
+    let sql = "SELECT (SELECT coalesce(sum(bytes), 0) FROM segments)
+        + (SELECT coalesce(sum(picture_bytes), 0) FROM events WHERE picture_bytes > 0)";
     db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n.max(0).unsigned_abs())
 }
 

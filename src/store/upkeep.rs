@@ -4,11 +4,11 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::clock::{self, micros};
+use super::clock;
 use super::db::{self, OpenError};
 use super::disk::Disk;
 use super::{events, pictures, segments};
@@ -81,16 +81,13 @@ impl Disk {
         if let Some(aside) = opened.set_aside {
             tracing::error!(aside = %aside.display(), "the database was damaged: it is set aside and a new one begun");
         }
-        let mut index = 0;
+        let (mut index, mut left_open) = (0, Vec::new());
         let mut prepare = || -> rusqlite::Result<(i64, i64)> {
             let db = &opened.db;
             db.execute("INSERT INTO runs DEFAULT VALUES", [])?;
             let run = db.last_insert_rowid();
             db.execute("DELETE FROM runs WHERE run < ?1", [run])?;
-            let closed = events::close_left_open(db, run)?;
-            if closed > 0 {
-                tracing::info!(closed, "visits that the last run left open are ended");
-            }
+            left_open = events::close_left_open(db, run)?;
             let mut last =
                 db.query_row("SELECT coalesce(max(id), 0) FROM segments", [], |r| r.get(0))?;
             for mut segment in segments::left_open(db, run)? {
@@ -121,6 +118,17 @@ impl Disk {
                     }
                 }
             }
+            if opened.crashed {
+                let known = |id: &str| events::knows(db, id).unwrap_or(true);
+                let swept = pictures::sweep(&shared.state_dir, known);
+                if swept.gone > 0 {
+                    let gone = swept.gone;
+                    tracing::info!(gone, "pictures that the last run did not finish are deleted");
+                }
+                for id in swept.halved {
+                    db.execute("UPDATE events SET picture_bytes = 0 WHERE id = ?1", [id])?;
+                }
+            }
             self.upkeep.used_bytes = segments::used_bytes(db)?;
             Ok((run, last))
         };
@@ -129,9 +137,18 @@ impl Disk {
         match prepared {
             Ok((run, last)) => {
                 self.run = run;
-                self.files = Some(Files::new(shared.record_dir.clone(), run, last));
+                let flusher = std::sync::Arc::clone(&shared.flusher);
+                self.files = Some(Files::new(shared.record_dir.clone(), run, last, flusher));
                 self.db = Some(opened.db);
                 shared.readable.store(true, Ordering::Release);
+                if !left_open.is_empty() {
+                    let n = left_open.len();
+                    tracing::info!(n, "visits that the last run left open are ended");
+                }
+                // Later on it would be our own.
+                shared.left_open.send_if_modified(|told| {
+                    told.is_none() && told.replace(left_open.into()).is_none()
+                });
                 tracing::debug!(
                     run,
                     recovered = index,
@@ -156,13 +173,31 @@ impl Disk {
         }
     }
 
-    /// Once a second.
-    pub(super) fn tick(&mut self) {
-        let (now, us) = (Instant::now(), micros(SystemTime::now()));
+    /// Notices that the clock was set, also before anything is written: what comes after a jump is not to be moved by it.
+    pub(super) fn watch_clock(&mut self) {
+        let (now, us) = (self.source.mono(), self.source.us());
         if let Some(jump) = self.clock.look(now, us, clock::signs()) {
             self.mend(jump.by_us);
         }
-        if self.upkeep.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) && !self.upkeep.refused {
+    }
+
+    /// Once a second.
+    pub(super) fn tick(&mut self) {
+        let now = self.source.mono();
+        self.watch_clock();
+        if std::mem::take(&mut self.unflushed) {
+            // Visits that came or went outlive a loss of power from here on; at most one flush a second.
+            match db::log(&self.shared.database()) {
+                Ok(log) => log.into_iter().for_each(|file| self.shared.flusher.flush(file)),
+                Err(error) => self.trouble(&error, "the database"),
+            }
+        }
+        if let Some(error) = self.shared.flusher.take_error() {
+            self.trouble(&error, "what is kept");
+        }
+        if self.upkeep.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EVERY)
+            && !self.upkeep.refused
+        {
             if self.db.is_none() {
                 self.upkeep.looked = Some(now);
                 self.open();
@@ -190,11 +225,12 @@ impl Disk {
             files.shift(by_us, synced);
         }
         self.shift_waiting(by_us, synced);
+        self.shared.clock.send_replace(self.clock.clone());
     }
 
     /// Deletes what must go, and judges whether the disk takes more.
     pub(super) fn look(&mut self) {
-        self.upkeep.looked = Some(Instant::now());
+        self.upkeep.looked = Some(self.source.mono());
         self.flush();
         if self.db.is_none() {
             return;
@@ -235,17 +271,21 @@ impl Disk {
             let entries = segments::oldest(db, ENTRIES, self.margin_us())?;
             let used_bytes = self.used_bytes();
             let disk = retention::Disk { used_bytes, free_bytes: self.upkeep.free_bytes };
-            let gone = retention::plan(entries, limits, micros(SystemTime::now()), disk);
+            let gone = retention::plan(entries, limits, self.source.us(), disk);
             if gone.is_empty() {
                 return Ok(());
             }
             tracing::debug!(n = gone.len(), "retention deletes the oldest");
-            for what in gone {
-                match what {
-                    What::Segment(id) => self.remove_segment(id)?,
-                    What::Event(seq) => self.remove_event(seq)?,
-                }
-            }
+            db.execute_batch("BEGIN")?;
+            let removed = gone.into_iter().try_for_each(|what| match what {
+                What::Segment(id) => self.remove_segment(id),
+                What::Event(seq) => self.remove_event(seq),
+            });
+            let Some(db) = &self.db else { return Ok(()) };
+            removed.and_then(|()| db.execute_batch("COMMIT")).inspect_err(|_| {
+                // The files are gone, and their rows go the next time.
+                let _ = db.execute_batch("ROLLBACK");
+            })?;
         }
         Ok(())
     }
@@ -318,7 +358,7 @@ impl Disk {
         }
         let was_fine = self.is_fine();
         (self.upkeep.state, self.upkeep.message) = (state, Some(message.clone()));
-        self.upkeep.looked = Some(Instant::now());
+        self.upkeep.looked = Some(self.source.mono());
         if was_fine {
             self.end_all();
         }
@@ -327,7 +367,7 @@ impl Disk {
 
     pub(super) fn wrote(&mut self, bytes: u64) {
         self.shared.counters.bytes_written.add(bytes);
-        let today = micros(SystemTime::now()) / DAY_US;
+        let today = self.source.us() / DAY_US;
         if self.upkeep.written.0 != today {
             self.upkeep.written = (today, 0);
         }
@@ -344,7 +384,9 @@ impl Disk {
             used_bytes: self.used_bytes(),
             written_today_bytes: self.upkeep.written.1,
         };
-        let late = self.upkeep.told.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        let now = self.source.mono();
+        let is_late = |at| now.saturating_duration_since(at) >= TELL_EVERY;
+        let late = self.upkeep.told.is_none_or(is_late);
         let told = self.shared.state.send_if_modified(|old| {
             let differs = old.state != new.state || old.message != new.message;
             let tell = differs || late && *old != new;
@@ -354,13 +396,13 @@ impl Disk {
             tell
         });
         if told || late {
-            self.upkeep.told = Some(Instant::now());
+            self.upkeep.told = Some(now);
         }
     }
 }
 
 /// Whether a few bytes can be written.
-fn probe(dir: &Path) -> io::Result<()> {
+pub(super) fn probe(dir: &Path) -> io::Result<()> {
     let file = dir.join(".probe");
     let written = std::fs::write(&file, [0; 64 << 10]);
     let removed = std::fs::remove_file(&file);

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{VERSION, confidence, json, tenth};
 use crate::detect::BBox;
@@ -95,8 +95,8 @@ pub fn message_id(event: &Event) -> String {
 }
 
 /// The visit alone, as it stands in a list.
-pub fn visit_json(v: &Visit, kept: Kept) -> Bytes {
-    json(&visit(v, kept))
+pub fn visit_as_told<S: Serializer>(v: &Visit, kept: Kept, s: S) -> Result<S::Ok, S::Error> {
+    visit(v, kept).serialize(s)
 }
 
 fn visit(v: &Visit, kept: Kept) -> VisitV1<'_> {

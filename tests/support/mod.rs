@@ -2,8 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its own part
 
+pub mod api;
 pub mod clip;
 pub mod line;
+pub mod mount;
 pub mod readers;
 mod skip;
 
@@ -101,9 +103,9 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Starts spotter with this configuration; what it logs goes into `log`.
-fn run(config: &Path, log: &Arc<Mutex<Vec<String>>>) -> Reaped {
+fn run(mut spotter: Command, config: &Path, log: &Arc<Mutex<Vec<String>>>) -> Reaped {
     let mut process = Reaped::start(
-        spotter()
+        spotter
             .args(["run", "--log", "info,spotter=debug", "--config"])
             .arg(config)
             .stderr(Stdio::piped()),
@@ -136,6 +138,11 @@ impl Service {
     }
 
     pub fn start_with(extra: impl FnOnce(&Path) -> String) -> Self {
+        Self::start_by(spotter(), extra)
+    }
+
+    /// The same by a command that becomes spotter.
+    pub fn start_by(spotter: Command, extra: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [rtmp, websocket, mqtt, web] = [(); 4].map(|()| free_port());
         let config = dir.path().join("spotter.toml");
@@ -149,7 +156,7 @@ impl Service {
         text.push_str(&extra);
         std::fs::write(&config, text).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let process = run(&config, &log);
+        let process = run(spotter, &config, &log);
         let mut service = Self { process, rtmp, websocket, mqtt, web, dir, config, log };
         service.wait_for_doors();
         service
@@ -179,7 +186,7 @@ impl Service {
 
     /// Starts it anew on the same ports and state, however the last run ended.
     pub fn start_again(&mut self) {
-        self.process = run(&self.config, &self.log);
+        self.process = run(spotter(), &self.config, &self.log);
         self.wait_for_doors();
     }
 

@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use spotter::auth::Guard;
@@ -19,11 +20,14 @@ use spotter::media::{MediaTime, StreamId, Streams};
 use spotter::mqtt;
 use spotter::pause::{AfterReboot, Pause};
 use spotter::snapshots::Snapshots;
+use spotter::store::clock::{Clock, Signs, micros};
 use spotter::track::Counts;
 use spotter::wire::{
     Addresses, Capacity, ConfigState, Encoded, Kept, LinkState, Load, NodeStats, NodeStatus,
     Storage, StorageState,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -55,6 +59,12 @@ pub struct Node {
     pub task: JoinHandle<Result<(), mqtt::MqttError>>,
     /// The embedded broker's door.
     pub port: u16,
+}
+
+/// A clock that somebody set.
+pub fn right_clock() -> Clock {
+    let us = micros(SystemTime::now());
+    Clock::new(Instant::now(), us, Signs { kernel: Some(true), timesyncd: true })
 }
 
 pub async fn node(change: impl FnOnce(&mut config::Mqtt)) -> Node {
@@ -118,6 +128,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         snapshots: Snapshots::start().unwrap(),
         control: Control::open(dir.path(), settings),
         kept: Arc::new(|_| Kept::default()),
+        clock: watch::channel(right_clock()).1,
         outbox,
         streams,
         pause,
@@ -268,6 +279,96 @@ impl Subscriber {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// What makes a broker keep sessions and a log.
+pub fn lasting(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "user root\nallow_anonymous true\npersistence true\npersistence_location {dir}/\n\
+         log_type all\nlog_dest file {dir}/broker.log"
+    )
+}
+
+/// A subscriber with a session, which comes back by itself.
+pub const LASTING: [&str; 5] = ["-c", "-i", "reader", "-V", "mqttv311"];
+
+/// Such a one at a broker that was just started.
+pub async fn reader(port: u16) -> Subscriber {
+    let until = Instant::now() + SOON;
+    while !published(port, &["-t", "ready", "-m", "yes", "-r"]).await {
+        assert!(Instant::now() < until, "the broker does not come up");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut sub = Subscriber::new(port, &LASTING);
+    sub.hears(" ready yes").await;
+    sub
+}
+
+/// A way to a broker that can be slow, and can lose its way back.
+pub struct Detour {
+    pub port: u16,
+    /// From the broker to the client everything takes so long.
+    pub delay: Arc<Mutex<Duration>>,
+    /// Ends the way back of every connection; the way there stays open.
+    pub half_close: Arc<tokio::sync::Notify>,
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Detour {
+    pub async fn to(broker: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let detour = Self {
+            port: listener.local_addr().unwrap().port(),
+            delay: Arc::default(),
+            half_close: Arc::default(),
+            connections: Arc::default(),
+        };
+        let (delay, half_close) = (Arc::clone(&detour.delay), Arc::clone(&detour.half_close));
+        let connections = Arc::clone(&detour.connections);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
+                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)).await else {
+                    continue;
+                };
+                let (mut from_client, to_client) = client.into_split();
+                let (from_server, mut to_server) = server.into_split();
+                tokio::spawn(
+                    async move { tokio::io::copy(&mut from_client, &mut to_server).await },
+                );
+                let (delay, half_close) = (Arc::clone(&delay), Arc::clone(&half_close));
+                tokio::spawn(back(from_server, to_client, delay, half_close));
+            }
+        });
+        detour
+    }
+}
+
+async fn back(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    delay: Arc<Mutex<Duration>>,
+    half_close: Arc<tokio::sync::Notify>,
+) {
+    let mut bytes = [0; 4096];
+    loop {
+        let n = tokio::select! {
+            read = from.read(&mut bytes) => read.unwrap_or(0),
+            () = half_close.notified() => 0,
+        };
+        if n == 0 {
+            break;
+        }
+        let wait = *delay.lock().unwrap();
+        tokio::time::sleep(wait).await;
+        if to.write_all(&bytes[..n]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+    // What the broker still says is lost; its socket stays open for the other way.
+    while matches!(from.read(&mut bytes).await, Ok(1..)) {}
 }
 
 pub fn publish(port: u16, args: &[&str]) -> bool {

@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,12 +17,13 @@ use crate::auth::Right;
 use crate::media::StreamId;
 use crate::store::clock::micros;
 use crate::store::{Cursor, Deletion, Query, StoreError, Stored, Which};
+use crate::track::Visit;
 use crate::web::Door;
 use crate::web::asked::Asked;
 use crate::web::error::{ApiError, ErrorBody};
 use crate::web::file;
 use crate::web::visitor::Visitor;
-use crate::wire;
+use crate::wire::{self, Kept};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new()
@@ -65,9 +66,9 @@ struct EventList {
 /// while it lasts), box, entered_zones, has_snapshot, has_clip and so on.
 #[derive(Debug, Serialize, ToSchema)]
 struct EventView {
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "as_told")]
     #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
-    visit: serde_json::Value,
+    visit: (Visit, Kept),
     /// Never deleted to make room.
     protected: bool,
     /// False: the clock was not yet set when it began.
@@ -80,11 +81,10 @@ struct EventView {
 
 impl From<Stored> for EventView {
     fn from(s: Stored) -> Self {
-        let json = wire::visit_json(&s.visit, s.kept);
         let base = format!("/api/v1/events/{}", s.visit.id);
         let picture = |end| s.kept.snapshot.then(|| format!("{base}/snapshot.jpg{end}"));
         Self {
-            visit: serde_json::from_slice(&json).unwrap_or_default(),
+            visit: (s.visit, s.kept),
             protected: s.protected,
             time_synced: s.time_synced,
             snapshot_url: picture(""),
@@ -92,6 +92,10 @@ impl From<Stored> for EventView {
             clip_url: s.kept.clip.then(|| format!("{base}/clip.mp4")),
         }
     }
+}
+
+fn as_told<S: Serializer>((visit, kept): &(Visit, Kept), s: S) -> Result<S::Ok, S::Error> {
+    wire::visit_as_told(visit, *kept, s)
 }
 
 impl From<StoreError> for ApiError {
