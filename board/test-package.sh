@@ -122,7 +122,7 @@ next_version() {
     sed -i "s/^Version: .*/Version: $version+next/" "$tree/DEBIAN/control"
     echo '# A line that the next version brought.' >>"$tree/etc/spotter/spotter.toml"
     (cd "$tree" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | xargs -0 md5sum >DEBIAN/md5sums)
-    dpkg-deb --build --root-owner-group "$tree" "$WORK/next.deb" >/dev/null
+    dpkg-deb --build --root-owner-group -Zgzip -z1 "$tree" "$WORK/next.deb" >/dev/null
     rm -rf "$tree"
 }
 
