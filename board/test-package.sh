@@ -186,7 +186,7 @@ try() {
     inside getent passwd spotter >/dev/null || die "$suite: there is no user spotter"
     [[ " $(inside id -nG spotter) " == *" video "* ]] || die "$suite: the user is not in the group video"
     quietly inside dpkg --verify spotter
-    quietly inside systemd-analyze verify /usr/lib/systemd/system/spotter.service
+    quietly inside systemd-analyze verify --man=no /usr/lib/systemd/system/spotter.service
     exposure=$(inside systemd-analyze security --offline=true /usr/lib/systemd/system/spotter.service |
         sed -n 's/.*Overall exposure level.*: \([0-9.]*\) .*/\1/p')
     say "$suite: systemd-analyze security: $exposure"
