@@ -20,7 +20,8 @@ RENAMED = {"libglib2.0-0": "libglib2.0-0t64"}
 
 
 def number(version):
-    return tuple(int(part) for part in re.findall(r"\d+", version))
+    """For comparing; 1.20 and 1.20.0 are the same."""
+    return tuple(int(part) for part in re.findall(r"\d+", re.sub(r"(\.0)+$", "", version)))
 
 
 def since(package, arch):

@@ -1,11 +1,11 @@
 # The image in which `cross` builds spotter for arm64: Debian 12 with the libraries that board/cross.sh links with too.
 FROM debian:bookworm
-COPY board/cross-packages.txt /tmp/
+COPY board/build-packages.txt board/cross-packages.txt /tmp/
 # GStreamer's development packages cannot be there for x86-64 and arm64 at once; here only arm64's are needed.
 RUN dpkg --add-architecture arm64 && apt-get update && \
-    sed -e 's/#.*//' /tmp/cross-packages.txt | xargs apt-get install -y --no-install-recommends \
-        ca-certificates gcc libc6-dev libclang-dev pkg-config libgstreamer1.0-dev:arm64 libgstreamer-plugins-base1.0-dev:arm64 && \
-    rm -rf /var/lib/apt/lists/* /tmp/cross-packages.txt
+    sed -e 's/#.*//' -e 's/^libgst.*-dev/&:arm64/' /tmp/build-packages.txt /tmp/cross-packages.txt | \
+        xargs apt-get install -y --no-install-recommends ca-certificates && \
+    rm -rf /var/lib/apt/lists/* /tmp/*-packages.txt
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
     CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++ \
