@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly INPUTS="board/package board/package.sh board/test-package.sh board/check-symbols.py board/cross.sh docs/spotter.toml
-    Cargo.toml Cargo.lock models setup.sh src/app src/app.rs src/config src/config.rs src/decode src/detect/locate.rs src/main.rs"
+    Cargo.toml Cargo.lock models setup.sh src/app src/app.rs src/config src/config.rs src/decode src/auth src/detect src/main.rs"
 readonly WORK=$PWD/target/package-test
 
 die() {
