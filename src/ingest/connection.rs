@@ -1,7 +1,6 @@
 //! One RTMP connection: moves bytes between its socket, the pure stages and the stream it publishes, and keeps the
 //! time limits. All understanding of bytes is elsewhere.
 
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,13 +11,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::amf::{AmfError, AmfLimits};
-use super::counters::IngestCounters;
-use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
+use super::amf::AmfLimits;
+use super::dechunk::{Dechunker, Limits, Message, kind, write_message};
+use super::end::{ConnectionError, End};
 use super::play::{Player, Playing};
-use super::protocol::{self, Protocol, ProtocolError, Request, Step};
+use super::protocol::{self, Protocol, Request, Step};
 use super::server::{Context, is_hangup};
-use super::session::{Session, SessionError};
+use super::session::Session;
 use super::url::Token;
 use crate::auth::{Caller, Place};
 use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
@@ -32,39 +31,6 @@ const STRANGER_READ_BYTES: usize = 4 << 10;
 const STRANGER_BYTES: usize = 64 << 10;
 /// How long a refused peer has to read why.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// How a connection came to its end in good order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    Eof,
-    Refused,
-    Displaced,
-    Shutdown,
-    /// The stream that was played is over.
-    Over,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectionError {
-    #[error("no RTMP handshake: {0}")]
-    Handshake(String),
-    #[error("no RTMP handshake within {0:?}: see ingest.handshake_timeout_s")]
-    HandshakeTimeout(Duration),
-    #[error("no whole message, or no publication, within {0:?}: see ingest.idle_timeout_s")]
-    Idle(Duration),
-    #[error("the peer did not read what it was sent within {0:?}")]
-    WriteTimeout(Duration),
-    #[error("the reader took nothing for {0:?}: see ingest.reader_stall_timeout_s")]
-    Stalled(Duration),
-    #[error(transparent)]
-    Chunk(#[from] DechunkError),
-    #[error(transparent)]
-    Protocol(#[from] ProtocolError),
-    #[error(transparent)]
-    Media(#[from] SessionError),
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-}
 
 /// Serves one connection to its end, and counts why it ended. `peer` is the canonical address.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -472,36 +438,5 @@ async fn cancelled(token: Option<CancellationToken>) {
     match token {
         Some(token) => token.cancelled().await,
         None => std::future::pending().await,
-    }
-}
-
-impl ConnectionError {
-    /// Counts it under its own name.
-    fn count(&self, counters: &IngestCounters) {
-        let counter = match self {
-            Self::Handshake(_) => &counters.handshake_failed,
-            Self::HandshakeTimeout(_) => &counters.handshake_timeouts,
-            Self::Idle(_) => &counters.idle_timeouts,
-            Self::WriteTimeout(_) => &counters.write_timeouts,
-            // Counted among the readers.
-            Self::Stalled(_) => return,
-            Self::Chunk(DechunkError::MessageTooLarge { .. })
-            | Self::Protocol(ProtocolError::CommandTooLarge(_)) => &counters.message_too_large,
-            Self::Chunk(DechunkError::TooManyChunkStreams(_)) => &counters.too_many_chunk_streams,
-            Self::Chunk(DechunkError::TooMuchUnderWay(_)) => &counters.too_much_under_way,
-            Self::Chunk(_) => &counters.bad_chunk,
-            Self::Protocol(ProtocolError::Amf(AmfError::TooDeep(_))) => &counters.amf_too_deep,
-            Self::Protocol(ProtocolError::Amf(AmfError::StringTooLong { .. })) => {
-                &counters.amf_string_too_long
-            }
-            Self::Protocol(ProtocolError::Amf(_)) => &counters.amf_broken,
-            Self::Protocol(ProtocolError::SessionPanicked) => &counters.rml_panics,
-            Self::Protocol(ProtocolError::Session(_) | ProtocolError::TooManyStreams) => {
-                &counters.rml_errors
-            }
-            Self::Media(_) => &counters.refused_video,
-            Self::Io(_) => return,
-        };
-        counter.inc();
     }
 }

@@ -13,6 +13,7 @@ pub mod session;
 
 mod connection;
 mod counters;
+mod end;
 mod gaps;
 mod play;
 mod server;

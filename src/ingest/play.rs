@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::connection::{Connection, ConnectionError, End};
+use super::connection::Connection;
+use super::end::{ConnectionError, End};
 use super::protocol::{Pause, Request};
 use super::url::Token;
 use crate::auth::Caller;

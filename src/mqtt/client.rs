@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
 use super::carrier::{self, Connection, Keeping, Promise, Sender};
-use super::command::Word;
 use super::link::{self, Ended, Endpoint, LinkError, Options};
 use super::mend::mended;
 use super::outbox::{self, Outbox};
@@ -22,14 +21,12 @@ use super::voice::{Line, PATIENCE, Voice};
 use super::{AllCounts, Context, Counters};
 use crate::auth::Rarely;
 use crate::config::Config;
-use crate::control::{Control, ControlError, Setting};
 use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
 use crate::snapshots::Portrait;
 use crate::store::clock::Clock;
 use crate::track::Event;
 use crate::update::Status;
-use crate::update::desk::{Older, Wish};
 use crate::wire::{self, Encoded, LinkState};
 
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -112,27 +109,27 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
     let _ = tokio::task::spawn_blocking(move || outbox.write(Duration::ZERO)).await;
 }
 
-struct Client<'a> {
-    ctx: &'a Context,
-    side: &'a Side,
+pub(super) struct Client<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) side: &'a Side,
     detections: broadcast::Receiver<Arc<Encoded>>,
     events: broadcast::Receiver<Arc<Event>>,
     portraits: broadcast::Receiver<Arc<Portrait>>,
     status: watch::Receiver<Option<Arc<wire::NodeStatus>>>,
-    streams: watch::Receiver<Arc<[StreamSummary]>>,
+    pub(super) streams: watch::Receiver<Arc<[StreamSummary]>>,
     counts: watch::Receiver<AllCounts>,
     settings: watch::Receiver<Arc<Config>>,
     known: watch::Receiver<Arc<[StreamId]>>,
     update: watch::Receiver<Arc<Status>>,
     clock: watch::Receiver<Clock>,
-    voice: Voice<'a>,
+    pub(super) voice: Voice<'a>,
     /// The last connection, with what was under way in it.
     spare: Option<(Sender, Connection)>,
     /// The last event that this connection has.
     handed: Option<u64>,
     /// Whether this run heard itself as this node's instance.
-    named: bool,
-    rarely: Rarely,
+    pub(super) named: bool,
+    pub(super) rarely: Rarely,
 }
 
 impl Client<'_> {
@@ -315,81 +312,6 @@ impl Client<'_> {
         }
     }
 
-    async fn obey(
-        &mut self,
-        word: Word,
-        line: &Line<'_>,
-        report: &mut Report<'_>,
-    ) -> Result<(), LinkError> {
-        let counters = &self.side.counters;
-        match word {
-            Word::Set(stream, setting) => {
-                counters.commands.inc();
-                match set(&self.ctx.control, &stream, setting).await {
-                    // The change itself comes by the settings.
-                    Ok(()) => self.voice.unchanged(line, &stream).await,
-                    Err(error) => {
-                        counters.bad_commands.inc();
-                        self.rarely.log(|untold| {
-                            tracing::warn!(%error, untold, "mqtt command not obeyed");
-                        });
-                        self.voice.unchanged(line, &stream).await
-                    }
-                }
-            }
-            Word::Nonsense { stream, topic, remedy } => {
-                counters.bad_commands.inc();
-                self.rarely.log(|untold| {
-                    let topic: String = topic.chars().take(200).collect();
-                    tracing::warn!(topic, remedy, untold, "mqtt command not understood");
-                });
-                match stream {
-                    Some(stream) => self.voice.unchanged(line, &stream).await,
-                    None => Ok(()),
-                }
-            }
-            Word::Pause(to) => {
-                counters.commands.inc();
-                let pause = Arc::clone(&self.ctx.pause);
-                // What goes wrong with its file is said where it happens.
-                let _ = tokio::task::spawn_blocking(move || pause.set(to, "mqtt")).await;
-                self.voice.pause_again(line).await
-            }
-            Word::BadPause => {
-                counters.bad_commands.inc();
-                self.rarely.log(|untold| {
-                    tracing::warn!(untold, "mqtt command for pause not understood: say ON or OFF");
-                });
-                self.voice.pause_again(line).await
-            }
-            Word::Update => {
-                counters.commands.inc();
-                let begun = self.ctx.update.begin(Wish::Newest, Older::Refused);
-                if let Err(error) = begun {
-                    counters.bad_commands.inc();
-                    self.rarely.log(|untold| tracing::warn!(%error, untold, "no update"));
-                }
-                self.voice.update_unchanged(line).await
-            }
-            Word::Birth => self.voice.birth(line).await,
-            Word::RetainedOnline(stream) => {
-                self.voice.left_online(stream);
-                let now = self.streams.borrow().clone();
-                self.voice.streams(line, &now).await
-            }
-            Word::Instance { id, retained } => {
-                // What is retained before ours is there is an earlier run's.
-                self.named |= id == self.voice.instance;
-                let foreign = !id.is_empty() && id != self.voice.instance;
-                if foreign && (self.named || !retained) {
-                    report.contested();
-                }
-                Ok(())
-            }
-            Word::Discovered(message) => self.voice.discovered(line, &message).await,
-        }
-    }
-
     /// Gives the connection as many waiting events as it may have.
     fn hand_over(&mut self, line: &Line<'_>) {
         let topic = self.voice.topic("events");
@@ -511,18 +433,5 @@ impl Client<'_> {
                 _ = tick.tick() => self.side.outbox.tick(Duration::ZERO),
             }
         }
-    }
-}
-
-/// Writes a small file, so not where sockets are served.
-async fn set(
-    control: &Arc<Control>,
-    stream: &StreamId,
-    setting: Setting,
-) -> Result<(), ControlError> {
-    let (control, id) = (Arc::clone(control), stream.clone());
-    match tokio::task::spawn_blocking(move || control.set(&id, setting)).await {
-        Ok(Ok(_)) | Err(_) => Ok(()),
-        Ok(Err(error)) => Err(error),
     }
 }

@@ -31,6 +31,7 @@ mod command; // what others tell us, read
 mod homeassistant; // the discovery message
 mod link; // how a broker is reached
 mod mend; // times of before the clock was set
+mod obey; // what is done at a word from others
 pub mod outbox; // events until they are acknowledged
 mod poll; // what drives a connection
 mod report; // how a connection stands
