@@ -57,10 +57,10 @@ done
 
 read_board "$board"
 [[ $(id -u) == 0 ]] || die "run it as root: it unpacks a system with its owners"
-for tool in mmdebstrap genimage mksquashfs mcopy mkfs.vfat rauc qemu-aarch64-static; do
+for tool in mmdebstrap genimage mksquashfs mcopy mkfs.vfat rauc; do
     command -v $tool >/dev/null || die "no $tool; run ./setup.sh --image"
 done
-[[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]] || die "this machine does not run arm64 programs; run ./setup.sh --image"
+[[ $(uname -m) == aarch64 || -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]] || die "this machine does not run arm64 programs; run ./setup.sh --image"
 
 # shellcheck disable=SC2034 # read in image/system.sh
 CACHE=${SPOTTER_IMAGE_CACHE:-$(realpath ..)/target/image/cache}
@@ -80,7 +80,7 @@ fi
 source image/system.sh
 # shellcheck source=image/disk.sh
 source image/disk.sh
-# What a board does differently: board_system, board_boot_files and board_card_files.
+# What a board does differently: board_packages, board_system, board_boot_files and board_card_files.
 # shellcheck source=generic-arm64/hooks.sh
 source "$BOARD/hooks.sh"
 

@@ -1,6 +1,8 @@
 # What a 64-bit ARM machine with UEFI wants: GRUB as Debian signed it, which chooses the slot; sourced by build-image.sh.
 # shellcheck shell=bash disable=SC2034,SC2154
 
+board_packages() { :; }
+
 board_system() {
     mkdir -p "$OUT/work/efi"
     cp "$ROOT/fetched/usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed" "$OUT/work/efi/grubaa64.efi"

@@ -26,7 +26,7 @@ listed() { sed -e 's/#.*//' -e 's/ *$//' -e '/^$/d' "$1"; }
 read_board() {
     local meta
     for meta in */meta; do
-        NAME='' ALIASES='' COMPATIBLE='' BOOTLOADER='' PARTITION_TABLE='' PACKAGES='' SUITES='' FETCH='' KERNEL_ARGUMENTS=''
+        NAME='' ALIASES='' COMPATIBLE='' BOOTLOADER='' PARTITION_TABLE='' PACKAGES='' SUITES='' BACKPORTS='' FETCH='' KERNEL_ARGUMENTS=''
         # shellcheck source=generic-arm64/meta
         source "$meta"
         BOARD=${meta%/meta}

@@ -70,13 +70,13 @@ leave_system() { umount "$ROOT/proc" "$ROOT/dev"; }
 unpack_system() {
     local base archive
     base=$(base_archive)
-    archive=$CACHE/$BOARD-$(key "$base" "$PACKAGES" "$FETCH" "$(sources)").tar
+    archive=$CACHE/$BOARD-$(key "$base" "$PACKAGES" "$BACKPORTS" "$FETCH" "$BOARD/hooks.sh" "$(sources)").tar
     mkdir -p "$ROOT"
     if [[ -e $archive ]]; then
         tar --extract --file "$archive" --directory "$ROOT" --numeric-owner --xattrs --xattrs-include='*'
         return
     fi
-    say "installing the packages of $BOARD: $PACKAGES"
+    say "installing the packages of $BOARD: $PACKAGES $BACKPORTS"
     tar --extract --file "$base" --directory "$ROOT" --numeric-owner --xattrs --xattrs-include='*'
     sources >"$ROOT/etc/apt/sources.list"
     cp /etc/resolv.conf "$ROOT/etc/resolv.conf.build"
@@ -88,11 +88,14 @@ unpack_system() {
     quietly in_system apt-get update
     # shellcheck disable=SC2086 # lists of words
     quietly in_system apt-get install --yes --no-install-recommends $PACKAGES
+    # shellcheck disable=SC2086
+    [[ -z $BACKPORTS ]] || quietly in_system apt-get install --yes --no-install-recommends -t "$SUITES" $BACKPORTS
     if [[ -n $FETCH ]]; then
         mkdir -p "$ROOT/fetched"
         # shellcheck disable=SC2086
         quietly in_system sh -c 'cd /tmp && apt-get download "$@" && for f in *.deb; do dpkg-deb -x "$f" /fetched; done && rm ./*.deb' - $FETCH
     fi
+    board_packages
     quietly in_system apt-get clean
     leave_system
     tar --create --file "$archive.part" --directory "$ROOT" --numeric-owner --xattrs .
