@@ -119,7 +119,8 @@ finish_system() {
     [[ ! -d $BOARD/rootfs ]] || cp -r --no-preserve=ownership "$BOARD/rootfs/." "$ROOT/"
     chmod 755 "$ROOT"/usr/lib/spotter-image/* "$ROOT"/usr/share/initramfs-tools/hooks/spotter \
         "$ROOT"/usr/share/initramfs-tools/scripts/*/spotter
-    for unit in systemd/*; do
+    # spotter.service itself comes with the package.
+    for unit in systemd/spotter-*.{service,path}; do
         [[ ! -e $unit ]] || cp --no-preserve=ownership "$unit" "$ROOT/usr/lib/systemd/system/"
     done
     write_configuration
