@@ -20,6 +20,8 @@ sources() {
     for suite in trixie trixie-updates $SUITES; do
         echo "deb [signed-by=$keyring check-valid-until=no] $mirror $suite main non-free-firmware"
     done
+    [[ $BOARD != rpi || -z ${SPOTTER_RPI_MIRROR:-} ]] ||
+        echo "deb [signed-by=${SPOTTER_RPI_KEYRING:?set it to the keyring of SPOTTER_RPI_MIRROR}] $SPOTTER_RPI_MIRROR trixie main"
     [[ -z $security ]] || echo "deb [signed-by=$keyring check-valid-until=no] $security trixie-security main non-free-firmware"
 }
 
@@ -32,11 +34,11 @@ key() {
 # base_archive: the path of the archive of Debian without kernel, the same for all boards; makes it when it is missing.
 base_archive() {
     local archive
-    archive=$CACHE/base-$(key image/packages.txt image/dpkg.cfg "$(SUITES='' sources)").tar
+    archive=$CACHE/base-$(key image/packages.txt image/dpkg.cfg "$(BOARD='' SUITES='' sources)").tar
     if [[ ! -e $archive ]]; then
         say "installing Debian 13 for arm64 (some 10 minutes, more on a busy machine; kept in $CACHE)"
         mkdir -p "$CACHE"
-        SUITES='' sources >"$CACHE/sources.list"
+        BOARD='' SUITES='' sources >"$CACHE/sources.list"
         # Emulated, making an initramfs takes a minute: it is made once, at the end.
         quietly mmdebstrap --mode=root --format=tar --arch=arm64 --variant=essential \
             --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
@@ -81,6 +83,7 @@ unpack_system() {
     sources >"$ROOT/etc/apt/sources.list"
     cp /etc/resolv.conf "$ROOT/etc/resolv.conf.build"
     cp image/dpkg.cfg "$ROOT/etc/dpkg/dpkg.cfg.d/image"
+    [[ -z ${SPOTTER_RPI_KEYRING:-} ]] || install -D -m 644 "$SPOTTER_RPI_KEYRING" "$ROOT$SPOTTER_RPI_KEYRING"
     printf '#!/bin/sh\nexit 101\n' >"$ROOT/usr/sbin/policy-rc.d"
     chmod 755 "$ROOT/usr/sbin/policy-rc.d"
     rm -f "$ROOT/etc/resolv.conf"

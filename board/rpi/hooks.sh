@@ -4,6 +4,8 @@
 # board_packages: with the kernel come its headers, in a system that is thrown away, to build the module for this very kernel.
 board_packages() {
     local system=$ROOT scratch release
+    # Raspberry Pi's own kernel hands the flag on by itself.
+    [[ -n $BACKPORTS ]] || return 0
     release=$(basename "$ROOT"/lib/modules/*)
     say "building the tryboot module for $release (some minutes, emulated)"
     scratch=$(mktemp --directory "$OUT/scratch.XXXXXX")
