@@ -191,11 +191,114 @@ fallbacks() {
     survived "after falling back"
 }
 
+# has_module MODULE [OPTION...]: loads it on the box, if its kernel has it.
+has_module() { on_box "modprobe $*"; }
+
+# The access point, with radios that the kernel makes up: one is the box's, the other a phone's.
+access_point() {
+    if ! on_box 'test -s /var/lib/spotter-box/ap-passphrase'; then
+        skip "the access point was not tried: this spotter makes no passphrase for it"
+        return
+    fi
+    if ! has_module mac80211_hwsim radios=2; then
+        skip "the access point was not tried: the kernel has no mac80211_hwsim"
+        return
+    fi
+    # Off the wire long enough for the box to find itself alone; the wire comes back by itself, as it is how we talk to it.
+    on_box 'cat >/run/alone <<"TEXT"
+networkctl down eth0
+for i in $(seq 60); do
+    sleep 5
+    systemctl is-active --quiet spotter-access-point.service && break
+done
+sleep 10
+phone=$(basename "$(readlink /sys/class/net/wlan1/phy80211)")
+printf "ctrl_interface=/run/phone\\nnetwork={\\nssid=\\"%s\\"\\npsk=\\"%s\\"\\n}\\n" "$(uname -n)" "$(cat /var/lib/spotter-box/ap-passphrase)" >/run/phone.conf
+wpa_supplicant -B -i wlan1 -D nl80211 -c /run/phone.conf -P /run/phone.pid
+for i in $(seq 30); do
+    wpa_cli -p /run/phone -i wlan1 status | grep -q wpa_state=COMPLETED && break
+    sleep 2
+done
+wpa_cli -p /run/phone -i wlan1 status >/run/alone.joined
+busybox udhcpc -i wlan1 -n -q -t 10 -s /bin/true >/run/alone.lease 2>&1
+kill "$(cat /run/phone.pid)"
+networkctl up eth0
+touch /run/alone.done
+TEXT
+systemd-run --quiet --unit=alone sh /run/alone'
+    sleep 30
+    wait_for 600 "the box is back on the wire" on_box 'test -e /run/alone.done'
+    check "alone, the box made an access point, and a phone joined it with its passphrase" on_box 'grep -q wpa_state=COMPLETED /run/alone.joined && grep -q "^ssid=flashed" /run/alone.joined'
+    check "the phone was given an address" on_box 'grep -qE "lease of 10\.42\.0\.[0-9]+ obtained" /run/alone.lease'
+    wait_for 180 "on the wire again, the access point ends" on_box '! systemctl is-active --quiet spotter-access-point.service'
+    ok "on the wire again, the access point ends"
+    on_box 'rmmod mac80211_hwsim' || true
+}
+
+status() { api /api/v1/status; }
+configure() { on_box 'cat >>/var/lib/spotter-box/spotter.toml'; }
+
+# Lamps: the PL061 of `virt`.
+pins() {
+    if ! on_box 'spotter probe --json' | grep -q '"gpio"'; then
+        skip "lamps and buttons were not tried: this spotter knows none"
+        return
+    fi
+    configure <<'TEXT'
+[gpio.led]
+chip = "gpiochip0"
+line = 1
+[[gpio.output]]
+name = "bell"
+chip = "gpiochip0"
+line = 2
+labels = ["dog"]
+[[gpio.output]]
+name = "lost"
+chip = "gpiochip0"
+line = 99
+TEXT
+    wait_for 60 "spotter holds the lines of the PL061" on_box '[ "$(grep -c "spotter.*out" /sys/kernel/debug/gpio)" = 2 ]'
+    ok "the lamp's and the bell's lines of the PL061 are held"
+    check "the lamp blinks: nobody publishes" on_box 'for i in $(seq 300); do grep -c "spotter.*out hi" /sys/kernel/debug/gpio; sleep 0.02; done | sort | uniq -c | wc -l | grep -qx 2'
+    check "a line that is not there is named, and nothing else suffers" grep -q 'no line 99' <(status)
+}
+
+# A camera that the kernel makes up.
+camera() {
+    if ! on_box 'spotter probe' | grep -qi camera; then
+        skip "cameras were not tried: this spotter knows none"
+        return
+    fi
+    if ! has_module vivid n_devs=1 node_types=0x1 num_inputs=1 input_types=0; then
+        skip "cameras were not tried: the kernel has no vivid"
+        return
+    fi
+    configure <<'TEXT'
+[[source]]
+stream = "vivid"
+device = "/dev/video0"
+width = 640
+height = 360
+rate_hz = 5
+TEXT
+    wait_for 180 "the camera's pictures are detected" vivid_is_detected
+    ok "a camera (vivid) is a source"
+}
+vivid_is_detected() {
+    api /api/v1/stats | python3 -c 'import json, sys
+s = [x for x in json.load(sys.stdin)["streams"] if x["stream"] == "vivid"][0]["counters"]
+sys.exit(s["frames_detected"] < 3)'
+}
+
 run_test() {
     [[ -e $OUT/work/root.img ]] || die "the parts of the image are not in $OUT/work; run board/build-image.sh $BOARD"
     prepare_card
     make_updates
     first_start
+    pins
+    camera
+    access_point
     bad_bundles
     good_update
     power_cuts

@@ -31,6 +31,7 @@ board_system() {
     cp "$ROOT"/fetched/usr/lib/raspi-firmware/{start4.elf,fixup4.dat} "$OUT/work/firmware/"
     cp "$ROOT/usr/lib/linux-image-$release"/broadcom/bcm271{1,2}-*.dtb "$OUT/work/firmware/"
     rm -rf "$ROOT/usr/lib/linux-image-$release"
+    [[ -n $BACKPORTS ]] || rm "$ROOT/etc/modules-load.d/spotter.conf"
 }
 
 # board_boot_files DIR: what the firmware reads from a slot; the bundle's hook changes the slot's name in cmdline.txt.
