@@ -196,9 +196,15 @@ make_initramfs() {
     local release
     release=$(basename "$ROOT"/lib/modules/*)
     mkdir -p "$OUT/boot"
-    in_system mkinitramfs -o /tmp/initrd.img "$release"
+    # Debian's newer kernels lie beside their modules; mkinitramfs looks for what they can unpack in /boot.
+    [[ -e $ROOT/boot/config-$release ]] || cp "$ROOT/lib/modules/$release/config" "$ROOT/boot/config-$release"
+    quietly in_system mkinitramfs -o /tmp/initrd.img "$release"
     mv "$ROOT/tmp/initrd.img" "$OUT/boot/initrd.img"
-    cp "$ROOT/boot/vmlinuz-$release" "$OUT/boot/vmlinuz"
+    if [[ -e $ROOT/boot/vmlinuz-$release ]]; then
+        cp "$ROOT/boot/vmlinuz-$release" "$OUT/boot/vmlinuz"
+    else
+        mv "$ROOT/lib/modules/$release/vmlinuz" "$OUT/boot/vmlinuz"
+    fi
 }
 
 # room: the packages of the image with versions and installed KiB, the largest first.

@@ -25,12 +25,17 @@ board_packages() {
 }
 
 board_system() {
-    local release
+    local release trees
     release=$(basename "$ROOT"/lib/modules/*)
     mkdir -p "$OUT/work/firmware"
     cp "$ROOT"/fetched/usr/lib/raspi-firmware/{start4.elf,fixup4.dat} "$OUT/work/firmware/"
-    cp "$ROOT/usr/lib/linux-image-$release"/broadcom/bcm271{1,2}-*.dtb "$OUT/work/firmware/"
-    rm -rf "$ROOT/usr/lib/linux-image-$release"
+    # Debian's newer kernels have them beside their modules.
+    for trees in "$ROOT/lib/modules/$release/dtb" "$ROOT/usr/lib/linux-image-$release"; do
+        [[ -d $trees ]] || continue
+        cp "$trees"/broadcom/bcm271{1,2}-*.dtb "$OUT/work/firmware/"
+        rm -rf "$trees"
+    done
+    [[ -e $OUT/work/firmware/bcm2711-rpi-4-b.dtb ]] || die "the kernel $release has no device tree for the Raspberry Pi 4"
     [[ -n $BACKPORTS ]] || rm "$ROOT/etc/modules-load.d/spotter.conf"
 }
 
