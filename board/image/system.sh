@@ -66,13 +66,32 @@ in_system() {
         SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" chroot "$ROOT" "$@"
 }
 
+# apt_in_system ARGUMENT...: this machine's apt at work in $ROOT: emulated, reading the lists alone takes minutes.
+apt_in_system() {
+    in_system true
+    cat >"$OUT/work/apt.conf" <<TEXT
+APT::Architecture "arm64";
+APT::Architectures { "arm64"; };
+APT::Install-Recommends "false";
+Acquire::Languages "none";
+APT::Sandbox::User "root";
+Dir "$ROOT";
+Dir::Bin::solvers "/usr/lib/apt/solvers";
+Dir::Bin::methods "/usr/lib/apt/methods";
+DPkg::Chroot-Directory "$ROOT";
+TEXT
+    # The initramfs is made once, at the end.
+    env LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive INITRD=No SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" APT_CONFIG="$OUT/work/apt.conf" apt-get --yes "$@"
+}
+
 leave_system() { umount "$ROOT/proc" "$ROOT/dev"; }
 
 # unpack_system: fills $ROOT with Debian and the board's own packages, which are kept in an archive too.
 unpack_system() {
-    local base archive
+    local base file archive
     base=$(base_archive)
     archive=$CACHE/$BOARD-$(key "$base" "$PACKAGES" "$BACKPORTS" "$FETCH" "$BOARD/hooks.sh" "$(sources)").tar
+    ARCHIVE=$archive
     mkdir -p "$ROOT"
     if [[ -e $archive ]]; then
         tar --extract --file "$archive" --directory "$ROOT" --numeric-owner --xattrs --xattrs-include='*'
@@ -81,25 +100,26 @@ unpack_system() {
     say "installing the packages of $BOARD: $PACKAGES $BACKPORTS"
     tar --extract --file "$base" --directory "$ROOT" --numeric-owner --xattrs --xattrs-include='*'
     sources >"$ROOT/etc/apt/sources.list"
-    cp /etc/resolv.conf "$ROOT/etc/resolv.conf.build"
+    # Asks debconf's questions in advance, for which it reads all lists anew, emulated.
+    rm -f "$ROOT/etc/apt/apt.conf.d/70debconf"
     cp image/dpkg.cfg "$ROOT/etc/dpkg/dpkg.cfg.d/image"
     [[ -z ${SPOTTER_RPI_KEYRING:-} ]] || install -D -m 644 "$SPOTTER_RPI_KEYRING" "$ROOT$SPOTTER_RPI_KEYRING"
     printf '#!/bin/sh\nexit 101\n' >"$ROOT/usr/sbin/policy-rc.d"
     chmod 755 "$ROOT/usr/sbin/policy-rc.d"
-    rm -f "$ROOT/etc/resolv.conf"
-    mv "$ROOT/etc/resolv.conf.build" "$ROOT/etc/resolv.conf"
-    quietly in_system apt-get update
+    quietly apt_in_system update
     # shellcheck disable=SC2086 # lists of words
-    quietly in_system apt-get install --yes --no-install-recommends $PACKAGES
+    quietly apt_in_system install $PACKAGES
     # shellcheck disable=SC2086
-    [[ -z $BACKPORTS ]] || quietly in_system apt-get install --yes --no-install-recommends -t "$SUITES" $BACKPORTS
+    [[ -z $BACKPORTS ]] || quietly apt_in_system install -t "$SUITES" $BACKPORTS
     if [[ -n $FETCH ]]; then
         mkdir -p "$ROOT/fetched"
         # shellcheck disable=SC2086
-        quietly in_system sh -c 'cd /tmp && apt-get download "$@" && for f in *.deb; do dpkg-deb -x "$f" /fetched; done && rm ./*.deb' - $FETCH
+        mkdir -p "$OUT/work/fetched"
+        (cd "$OUT/work/fetched" && quietly apt_in_system download $FETCH)
+        for file in "$OUT"/work/fetched/*.deb; do quietly dpkg-deb -x "$file" "$ROOT/fetched"; done
     fi
     board_packages
-    quietly in_system apt-get clean
+    quietly apt_in_system clean
     leave_system
     tar --create --file "$archive.part" --directory "$ROOT" --numeric-owner --xattrs .
     mv "$archive.part" "$archive"
@@ -111,7 +131,7 @@ install_spotter() {
     in_system groupadd --system --gid 900 spotter
     in_system useradd --system --uid 900 --gid 900 --home-dir /var/lib/spotter --no-create-home --shell /usr/sbin/nologin spotter
     cp "$DEB" "$ROOT/tmp/spotter.deb"
-    quietly in_system apt-get install --yes --no-install-recommends /tmp/spotter.deb
+    quietly apt_in_system install "$ROOT/tmp/spotter.deb"
     rm "$ROOT/tmp/spotter.deb"
 }
 
@@ -130,13 +150,13 @@ finish_system() {
     links_into_data
     in_system systemctl --quiet enable systemd-networkd systemd-resolved systemd-timesyncd ssh spotter-ready.service \
         spotter-reboot.service spotter-network.timer
-    for unit in spotter-setup.service spotter-wifi.path spotter-update.path spotter-describe.service spotter-console.service; do
+    for unit in spotter-setup.service spotter-wifi.path spotter-update.path spotter-describe.service \
+        spotter-console.service spotter-console.path; do
         [[ ! -e $ROOT/usr/lib/systemd/system/$unit ]] || in_system systemctl --quiet enable "$unit"
     done
     in_system systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer \
         dpkg-db-backup.timer e2scrub_all.timer systemd-firstboot
     board_system
-    say "making the initramfs"
     make_initramfs
     room >"$OUT/packages.txt"
     prune
@@ -192,14 +212,21 @@ links_into_data() {
     rm -f "$ROOT/var/lib/dbus/machine-id"
 }
 
+# make_initramfs: kept, too: emulated it takes minutes, and seldom anything in it changes.
 make_initramfs() {
-    local release
+    local release kept
     release=$(basename "$ROOT"/lib/modules/*)
+    kept=$CACHE/initrd-$BOARD-$(key "$ARCHIVE" "$ROOT"/etc/initramfs-tools/conf.d/* "$ROOT"/usr/lib/spotter-image/board.conf \
+        "$ROOT"/usr/share/initramfs-tools/hooks/spotter "$ROOT"/usr/share/initramfs-tools/scripts/*/spotter).img
     mkdir -p "$OUT/boot"
-    # Debian's newer kernels lie beside their modules; mkinitramfs looks for what they can unpack in /boot.
-    [[ -e $ROOT/boot/config-$release ]] || cp "$ROOT/lib/modules/$release/config" "$ROOT/boot/config-$release"
-    quietly in_system mkinitramfs -o /tmp/initrd.img "$release"
-    mv "$ROOT/tmp/initrd.img" "$OUT/boot/initrd.img"
+    if [[ ! -e $kept ]]; then
+        say "making the initramfs (some minutes, emulated)"
+        # Debian's newer kernels lie beside their modules; mkinitramfs looks for what they can unpack in /boot.
+        [[ -e $ROOT/boot/config-$release ]] || cp "$ROOT/lib/modules/$release/config" "$ROOT/boot/config-$release"
+        quietly in_system mkinitramfs -o /tmp/initrd.img "$release"
+        mv "$ROOT/tmp/initrd.img" "$kept"
+    fi
+    cp "$kept" "$OUT/boot/initrd.img"
     if [[ -e $ROOT/boot/vmlinuz-$release ]]; then
         cp "$ROOT/boot/vmlinuz-$release" "$OUT/boot/vmlinuz"
     else

@@ -14,7 +14,7 @@ board_packages() {
     mount -t overlay -o "lowerdir=$system,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/root"
     ROOT=$scratch/root
     cp -r rpi/tryboot "$ROOT/tmp/tryboot"
-    quietly in_system apt-get install --yes --no-install-recommends -t "$SUITES" make "linux-headers-$release"
+    quietly apt_in_system install -t "$SUITES" make "linux-headers-$release"
     quietly in_system make -C "/lib/modules/$release/build" M=/tmp/tryboot modules
     leave_system
     ROOT=$system
