@@ -41,4 +41,4 @@ exec qemu-system-aarch64 -machine virt,gic-version=3 -cpu cortex-a72 -accel tcg,
     -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd \
     -drive if=pflash,format=raw,file="$card.variables" \
     -drive if=none,id=card,format=raw,file="$card" -device virtio-blk-pci,drive=card,bootindex=0 \
-    -netdev "user,id=net$forward" -device virtio-net-pci,netdev=net -device virtio-rng-pci -serial mon:stdio
+    -netdev "user,id=net$forward" -device virtio-net-pci,netdev=net,romfile= -device virtio-rng-pci -serial mon:stdio

@@ -69,6 +69,8 @@ in_system() {
 # apt_in_system ARGUMENT...: this machine's apt at work in $ROOT: emulated, reading the lists alone takes minutes.
 apt_in_system() {
     in_system true
+    # Would ask debconf's questions in advance, for which it reads all lists, emulated.
+    rm -f "$ROOT/etc/apt/apt.conf.d/70debconf"
     cat >"$OUT/work/apt.conf" <<TEXT
 APT::Architecture "arm64";
 APT::Architectures { "arm64"; };
@@ -100,8 +102,6 @@ unpack_system() {
     say "installing the packages of $BOARD: $PACKAGES $BACKPORTS"
     tar --extract --file "$base" --directory "$ROOT" --numeric-owner --xattrs --xattrs-include='*'
     sources >"$ROOT/etc/apt/sources.list"
-    # Asks debconf's questions in advance, for which it reads all lists anew, emulated.
-    rm -f "$ROOT/etc/apt/apt.conf.d/70debconf"
     cp image/dpkg.cfg "$ROOT/etc/dpkg/dpkg.cfg.d/image"
     [[ -z ${SPOTTER_RPI_KEYRING:-} ]] || install -D -m 644 "$SPOTTER_RPI_KEYRING" "$ROOT$SPOTTER_RPI_KEYRING"
     printf '#!/bin/sh\nexit 101\n' >"$ROOT/usr/sbin/policy-rc.d"
@@ -216,7 +216,7 @@ links_into_data() {
 make_initramfs() {
     local release kept
     release=$(basename "$ROOT"/lib/modules/*)
-    kept=$CACHE/initrd-$BOARD-$(key "$ARCHIVE" "$ROOT"/etc/initramfs-tools/conf.d/* "$ROOT"/usr/lib/spotter-image/board.conf \
+    kept=$CACHE/initrd-$BOARD-$(key "$ARCHIVE" "$ROOT"/etc/initramfs-tools/{modules,conf.d/*} "$ROOT"/usr/lib/spotter-image/board.conf \
         "$ROOT"/usr/share/initramfs-tools/hooks/spotter "$ROOT"/usr/share/initramfs-tools/scripts/*/spotter).img
     mkdir -p "$OUT/boot"
     if [[ ! -e $kept ]]; then

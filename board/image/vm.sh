@@ -25,7 +25,7 @@ start_vm() {
         -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd \
         -drive if=pflash,format=raw,file="$WORK/variables.fd" \
         -drive if=none,id=card,format=raw,file="$DISK" -device virtio-blk-pci,drive=card,bootindex=0 \
-        -netdev user,id=net$forward -device virtio-net-pci,netdev=net \
+        -netdev user,id=net$forward -device virtio-net-pci,netdev=net,romfile= \
         -device virtio-rng-pci -serial "file:$SERIAL" "$@" &
     VM_PID=$!
 }
