@@ -167,7 +167,7 @@ write_configuration() {
     cat >"$ROOT/etc/fstab" <<TEXT
 # The data partition is mounted by the initramfs, and grows here when the card has room.
 $(partition data)  /var            ext4  x-initrd.mount,x-systemd.growfs  0 0
-$(partition card)  /boot/firmware  vfat  ro,nofail,umask=0077,x-systemd.device-timeout=30s  0 0
+$(partition card)  /boot/firmware  vfat  ro,nofail,umask=0077  0 0
 tmpfs  /tmp  tmpfs  mode=1777,nosuid,nodev,size=25%  0 0
 TEXT
     mkdir -p "$ROOT/boot/firmware" "$ROOT/etc/rauc"
