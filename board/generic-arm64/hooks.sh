@@ -7,6 +7,9 @@ board_system() {
     mkdir -p "$OUT/work/efi"
     cp "$ROOT/fetched/usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed" "$OUT/work/efi/grubaa64.efi"
     cp "$ROOT/fetched/usr/lib/shim/shimaa64.efi.signed" "$OUT/work/efi/shimaa64.efi"
+    # RAUC calls it by this name.
+    mv "$ROOT/usr/bin/grub-editenv" "$ROOT/usr/lib/spotter-image/grub-editenv.debian"
+    ln -s ../lib/spotter-image/grub-editenv "$ROOT/usr/bin/grub-editenv"
     # Only its editor of GRUB's variables is needed on the box.
     rm -rf "$ROOT"/usr/share/locale "$ROOT"/usr/bin/grub-{mk*,render-label,fstest,file,glue-efi,syslinux2cfg,script-check} "$ROOT"/etc/grub.d
 }

@@ -5,7 +5,14 @@
 readonly START_S=900
 
 boot() {
-    start_vm -drive "if=none,id=updates,format=raw,readonly=on,file=$WORK/updates.img" -device virtio-blk-pci,drive=updates
+    local login=()
+    # Where this spotter takes no SSH key from the card, systemd is given one by the emulated firmware.
+    if [[ $takes_card == no ]]; then
+        login=(-smbios "type=11,value=io.systemd.credential.binary:tmpfiles.extra=$(printf \
+            'd /var/lib/spotter-box 0750 root spotter\nf+ /var/lib/spotter-box/authorized_keys 0600 root root - %s\n' \
+            "$(cut -d' ' -f1,2 "$WORK/id.pub")" | base64 --wrap=0)")
+    fi
+    start_vm "${login[@]}" -drive "if=none,id=updates,format=raw,readonly=on,file=$WORK/updates.img" -device virtio-blk-pci,drive=updates
 }
 
 # up SLOT WHAT: until this slot says that it is good.
@@ -16,6 +23,12 @@ up() {
 
 # prepare_card: what an owner does after flashing, with the card still in the reader.
 prepare_card() {
+    takes_card=no name=localhost
+    if unsquashfs -l "$OUT/work/root.img" usr/lib/systemd/system/spotter-setup.service | grep -q spotter-setup; then
+        takes_card=yes name=flashed
+    else
+        skip "spotter.toml on the card was not tried: the spotter of this image has no setup"
+    fi
     say "flashing $image onto a card of 4 GB"
     cp --sparse=always "$image" "$DISK"
     truncate --size=4G "$DISK"
@@ -119,7 +132,7 @@ last_update() { on_box 'cut -d" " -f1,2,3 /var/lib/spotter-image/last-update'; }
 # survived WHAT: what the box remembers is still there.
 survived() {
     check "$1: the events are still there" test "$(events)" -ge "$kept_events"
-    check "$1: so is the configuration" test "$(on_box 'uname -n')" = flashed
+    check "$1: so is the configuration" test "$(on_box 'uname -n')" = $name
     check "$1: and the owner's token" test "$(on_box "sed -n 's/^secret = \"\(.*\)\"$/\1/p' /var/lib/spotter/tokens.toml | head -n 1")" = "$token"
 }
 
@@ -128,7 +141,7 @@ first_start() {
     up A "first start"
     check "the system is read-only" on_box '! touch /etc/written /usr/written 2>/dev/null'
     check "the data partition grew to the card's end" on_box '[ $(df --output=size -BM /var | tail -n 1 | tr -dc 0-9) -gt 1800 ]'
-    check "the box took name and time zone from the card" on_box '[ $(uname -n) = flashed ] && [ "$(date +%Z)" != UTC ]'
+    [[ $takes_card == no ]] || check "the box took name and time zone from the card" on_box '[ $(uname -n) = flashed ] && [ "$(date +%Z)" != UTC ]'
     check "logs are bounded" on_box 'journalctl --disk-usage && systemd-analyze cat-config systemd/journald.conf | grep -q ^SystemMaxUse=48M'
     check "no unit failed" on_box 'systemctl --failed --no-legend; [ -z "$(systemctl --failed --no-legend)" ]'
     token=$(on_box "sed -n 's/^secret = \"\(.*\)\"$/\1/p' /var/lib/spotter/tokens.toml | head -n 1")
