@@ -2,7 +2,7 @@
 # All its ports are on loopback.
 # shellcheck shell=bash disable=SC2034,SC2154
 
-declare -A PORT
+declare -A PORT=()
 VM_PID='' SERIAL=''
 
 free_ports() {
