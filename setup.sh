@@ -12,7 +12,7 @@ usage: ./setup.sh [--test] [--cross] [--image] [--arch x86_64|aarch64]
   (no flag)     what the build, the demo and the service need
   --test        and what the tests need: a broker, ffmpeg 9, shellcheck, Chromium, Node.js, Home Assistant
   --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
-  --image       reserved for building SD-card images
+  --image       and what building SD-card images and trying them in QEMU needs
   --arch ARCH   fetch the detector's runtime library for ARCH too
 TEXT
 }
@@ -25,6 +25,8 @@ readonly VIEWER_PACKAGES=board/viewer-test-packages.txt
 readonly NODE_PACKAGES=board/node-packages.txt
 readonly CROSS_PACKAGES=board/cross-packages.txt
 readonly CROSS_TOOLS=board/cross-tools-packages.txt
+readonly IMAGE_PACKAGES=board/image-packages.txt
+readonly QEMU_PACKAGES=board/image-qemu-packages.txt
 
 # The wheel that carries the TensorFlow Lite 2.17.1 C library (Apache-2.0), and the library inside it.
 readonly RUNTIME_WHEEL=pymicro-wakeword==2.5.0
@@ -251,12 +253,63 @@ cross() {
     cargo_deb
 }
 
-want_test=no want_cross=no arches=()
+# apt_line FIELD: what this machine's apt calls the archive that its own packages come from; FIELD as `apt-get indextargets` names it.
+apt_line() {
+    apt-get indextargets --format "\$(ORIGIN)|\$(LABEL)|\$($1)" 'Created-By: Packages' |
+        awk -F '|' '$1 == "Debian" && $2 == "Debian" { print $3; exit }'
+}
+
+# QEMU 9 or newer, which knows the Raspberry Pi 4. Debian 12 has it in its backports: they are added to apt's sources, from the
+# mirror that is there already, and nothing else is taken from them by itself.
+newer_qemu() {
+    local release mirror version
+    version=$(dpkg-query -W -f='${Version}' qemu-system-arm 2>/dev/null || true)
+    if dpkg --compare-versions "${version:-0}" ge 1:9; then
+        packages "$QEMU_PACKAGES"
+        return
+    fi
+    version=$(apt-cache policy qemu-system-arm | sed -n 's/^  Candidate: //p')
+    release=$(apt_line CODENAME)
+    if dpkg --compare-versions "${version:-0}" ge 1:9 || [[ $release != bookworm ]]; then
+        packages "$QEMU_PACKAGES"
+        return
+    fi
+    mirror=$(apt_line REPO_URI)
+    need_root "-t $release-backports qemu-system-arm"
+    if ! apt-cache policy | grep -q "n=$release-backports"; then
+        say "adding $release-backports to apt's sources, for a QEMU that knows the Raspberry Pi 4"
+        printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+            "$mirror" "$release" | as_root tee /etc/apt/sources.list.d/spotter-backports.sources >/dev/null
+        step "check the network and /etc/apt/sources.list.d/spotter-backports.sources" as_root apt-get update
+    fi
+    say "installing QEMU from $release-backports"
+    # shellcheck disable=SC2046 # a list of names
+    step "check that your system offers these packages" \
+        as_root apt-get install -y --no-install-recommends -t "$release-backports" $(listed "$QEMU_PACKAGES")
+}
+
+# Parts of the arm64 system run while an image is made: the kernel has to know what runs them.
+arm64_programs() {
+    [[ $(uname -m) != aarch64 && ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]] || return 0
+    need_root "(after: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc)"
+    say "telling the kernel to run arm64 programs by QEMU"
+    [[ -e /proc/sys/fs/binfmt_misc/register ]] ||
+        step "this kernel has no binfmt_misc; use another" as_root mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+    step "run as root: update-binfmts --enable qemu-aarch64" as_root update-binfmts --enable qemu-aarch64
+}
+
+image() {
+    packages "$IMAGE_PACKAGES"
+    newer_qemu
+    arm64_programs
+}
+
+want_test=no want_cross=no want_image=no arches=()
 while [[ $# -gt 0 ]]; do
     case $1 in
     --test) want_test=yes ;;
     --cross) want_cross=yes ;;
-    --image) die "--image: SD-card images cannot be built yet; leave the flag out" ;;
+    --image) want_image=yes ;;
     --arch)
         [[ -n ${2:-} && -n ${RUNTIME_SHA256[$2]:-} ]] || die "--arch takes x86_64 or aarch64"
         arches+=("$2")
@@ -294,3 +347,4 @@ if [[ $want_test == yes ]]; then
     home_assistant
 fi
 [[ $want_cross == no ]] || cross
+[[ $want_image == no ]] || image

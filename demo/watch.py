@@ -73,12 +73,13 @@ class Door:
         return f"{self.name}: no detections came" + (f"; {self.problem}" if self.problem else "")
 
 
-async def read_mqtt(door, port):
+async def read_mqtt(door, port, token):
     """Reads detections with mosquitto_sub, which is started again when it ends."""
+    login = ["-u", "owner", "-P", token] if token else []
     while True:
         try:
             child = await asyncio.create_subprocess_exec(
-                "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-t", "+/+/+/detections",
+                "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-t", "+/+/+/detections", *login,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20)
         except FileNotFoundError:
             door.problem = "mosquitto_sub is missing; run ./setup.sh"
@@ -94,11 +95,12 @@ async def read_mqtt(door, port):
         await asyncio.sleep(1)
 
 
-async def read_websocket(door, port):
+async def read_websocket(door, port, token):
     """Reads detections from the WebSocket that is subscribed from the start."""
+    query = f"?token={token}" if token else ""
     while True:
         try:
-            async with connect(f"ws://127.0.0.1:{port}/live", proxy=None) as socket:
+            async with connect(f"ws://127.0.0.1:{port}/live{query}", proxy=None) as socket:
                 async for text in socket:
                     door.take(text)
             door.problem = "the connection was closed"
@@ -111,8 +113,8 @@ async def watch(arguments):
     started = time.monotonic()
     doors = [Door("mqtt", started), Door("websocket", started)]
     readers = [
-        asyncio.create_task(read_mqtt(doors[0], arguments.mqtt_port)),
-        asyncio.create_task(read_websocket(doors[1], arguments.websocket_port)),
+        asyncio.create_task(read_mqtt(doors[0], arguments.mqtt_port, arguments.token)),
+        asyncio.create_task(read_websocket(doors[1], arguments.websocket_port, arguments.token)),
     ]
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -139,6 +141,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--mqtt-port", type=int, default=1883)
     parser.add_argument("--websocket-port", type=int, default=8765)
+    parser.add_argument("--token", default="", help="the owner's token, where spotter takes this machine for another")
     sys.exit(asyncio.run(watch(parser.parse_args())))
 
 
