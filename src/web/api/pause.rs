@@ -19,42 +19,49 @@ use crate::web::visitor::Visitor;
 use crate::wire::PauseInfo;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
-    OpenApiRouter::new().routes(routes!(read, change))
+    OpenApiRouter::new().routes(routes!(read_pause, change_pause))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+struct PauseWish {
     /// Left out: nothing changes, and the answer says whether it might.
     paused: Option<bool>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct Answer {
+struct PauseState {
     paused: bool,
-    #[serde(flatten)]
-    info: Option<PauseInfo>,
+    /// UTC; left out while it is not paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// "button", "http" or "mqtt"; left out while it is not paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
 }
 
 /// Whether nothing is seen or recorded now, since when and by whom.
 #[utoipa::path(get, path = "/api/v1/pause", tag = "node", responses(
-    (status = 200, description = "How it stands", body = Answer),
+    (status = 200, description = "How it stands", body = PauseState),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
-async fn read(State(door): State<Arc<Door>>, visitor: Visitor) -> Result<Json<Answer>, ApiError> {
+async fn read_pause(
+    State(door): State<Arc<Door>>,
+    visitor: Visitor,
+) -> Result<Json<PauseState>, ApiError> {
     visitor.may(&door, Right::Read, None)?;
     Ok(answer(&door))
 }
 
 /// Begins or ends the pause: publishers are sent away, cameras closed, nothing is recorded.
-#[utoipa::path(put, path = "/api/v1/pause", tag = "node", request_body = Wish, responses(
-    (status = 200, description = "How it stands now", body = Answer),
+#[utoipa::path(put, path = "/api/v1/pause", tag = "node", request_body = PauseWish, responses(
+    (status = 200, description = "How it stands now", body = PauseState),
     (status = "4XX", description = "Refused", body = ErrorBody),
     (status = 507, description = "In force, but not written down", body = ErrorBody)))]
-async fn change(
+async fn change_pause(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
-    body: Result<Json<Wish>, JsonRejection>,
-) -> Result<Json<Answer>, ApiError> {
+    body: Result<Json<PauseWish>, JsonRejection>,
+) -> Result<Json<PauseState>, ApiError> {
     visitor.may(&door, Right::Admin, None)?;
     let Json(wish) = body.map_err(|e| ApiError::bad_request("bad_body", e.body_text()))?;
     if let Some(paused) = wish.paused {
@@ -69,7 +76,9 @@ async fn change(
     Ok(answer(&door))
 }
 
-fn answer(door: &Door) -> Json<Answer> {
+fn answer(door: &Door) -> Json<PauseState> {
     let info = door.ctx.pause.watch().borrow().clone().map(PauseInfo::from);
-    Json(Answer { paused: info.is_some(), info })
+    let paused = info.is_some();
+    let (since, by) = info.map(|i| (i.since, i.by)).unzip();
+    Json(PauseState { paused, since, by })
 }
