@@ -164,6 +164,9 @@ impl Server {
                 .env("SPOTTER__WEB__ENABLED", "false")
                 .env("SPOTTER__DECODE__BACKEND", "fake")
                 .env("SPOTTER__DETECT__BACKEND", "fake")
+                // The fake sees a dog in everything, which would be remembered and recorded.
+                .env("SPOTTER__DETECT__ANIMALS", "[\"cat\"]")
+                .env("SPOTTER__RECORD__MODE", "off")
                 .spawn()
                 .expect("cargo built spotter")
         };
