@@ -12,6 +12,7 @@ import sys
 
 from homeassistant import bootstrap, runner
 from homeassistant.const import EVENT_STATE_CHANGED
+from homeassistant.core import callback
 from homeassistant.helpers import device_registry
 
 
@@ -19,6 +20,7 @@ def say(**what):
     print(json.dumps(what, default=str), flush=True)
 
 
+@callback  # in the loop: without it each goes to a thread, where lines run into each other and are lost
 def changed(event):
     state = event.data["new_state"]
     say(entity=event.data["entity_id"], state=state and state.state, attributes=dict(state.attributes) if state else {})
