@@ -1,10 +1,10 @@
 //! What one more RTMP reader costs: spotter beside nginx-rtmp, xiu and node-media-server, one after the other in one run.
 //!
-//!     cargo bench --bench fanout [-- --readers 60 --seconds 30 --rounds 2]
+//!     cargo bench --bench fanout [-- --readers 300 --seconds 20 --rounds 2]
 //!
 //! Each server gets the same ffmpeg publisher (the demo clip, 2.5 Mbit/s) and the same readers, which play and throw away.
-//! Processor time is the server's with readers less the same without any, over the readers; memory is its own (Pss) with
-//! and without. A server that is not here is said so: nginx with libnginx-mod-rtmp comes from Debian; xiu by
+//! Processor time is the server's with the readers less the same with a first one only, over the readers; memory is its own
+//! (Pss), with and without them likewise. A server that is not here is said so: nginx with libnginx-mod-rtmp comes from Debian; xiu by
 //! `cargo install xiu` (or $XIU names the program); node-media-server by `npm install node-media-server` in a directory
 //! that $NODE_MODULES names (its node_modules), or here. $SPOTTER_BIN measures another build of spotter.
 //!
@@ -31,7 +31,7 @@ fn main() {
         let given = args.iter().position(|a| a == name).and_then(|at| args.get(at + 1));
         given.map_or(default, |s| s.parse().expect("options take whole numbers"))
     };
-    let (readers, seconds) = (option("--readers", 60), option("--seconds", 30));
+    let (readers, seconds) = (option("--readers", 300), option("--seconds", 20));
     let rounds = option("--rounds", 2);
     std::env::set_current_dir(env!("CARGO_MANIFEST_DIR")).expect("the repository is there");
     if !Path::new(CLIP).exists() {
@@ -116,15 +116,12 @@ fn measure(server: &Server, readers: u64, length: Duration) -> Cost {
             .expect("ffmpeg is installed; run ./setup.sh"),
     );
     std::thread::sleep(WARM_UP);
+    // What serving readers at all takes, code above all, is not the next one's cost: the first is there before.
+    attach(1, port, &Arc::default());
+    std::thread::sleep(WARM_UP);
     let alone = used(pid, length);
     let got = Arc::new(AtomicU64::new(0));
-    for _ in 0..readers {
-        let got = Arc::clone(&got);
-        std::thread::Builder::new()
-            .stack_size(128 << 10)
-            .spawn(move || read_and_discard(port, &got))
-            .expect("a thread");
-    }
+    attach(readers, port, &got);
     std::thread::sleep(WARM_UP);
     let before = got.load(Ordering::Relaxed);
     let together = used(pid, length);
@@ -204,8 +201,10 @@ impl Server {
     fn xiu() -> Result<Self, String> {
         let given = std::env::var("XIU").unwrap_or_default();
         let program = found(&[&given, "xiu"]).ok_or("xiu: cargo install xiu, or set XIU")?;
-        let start = move |_: &Path, port: u16| {
+        let program = std::fs::canonicalize(program).expect("it is there");
+        let start = move |dir: &Path, port: u16| {
             Command::new(&program)
+                .current_dir(dir)
                 .args(["-r", &port.to_string()])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -232,6 +231,7 @@ impl Server {
             let script = dir.join("server.js");
             std::fs::write(&script, text).expect("a writable directory");
             Command::new(&node)
+                .current_dir(dir)
                 .arg(script)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -250,6 +250,17 @@ fn found(names: &[&str]) -> Option<PathBuf> {
         true => Some(PathBuf::from(name)).filter(|p| p.is_file()),
         false => dirs.iter().map(|dir| dir.join(name)).find(|p| p.is_file()),
     })
+}
+
+/// Starts readers that add what they get to `got`.
+fn attach(readers: u64, port: u16, got: &Arc<AtomicU64>) {
+    for _ in 0..readers {
+        let got = Arc::clone(got);
+        std::thread::Builder::new()
+            .stack_size(128 << 10)
+            .spawn(move || read_and_discard(port, &got))
+            .expect("a thread");
+    }
 }
 
 /// Plays the stream and counts its bytes until the server is gone.

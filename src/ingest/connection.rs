@@ -26,7 +26,7 @@ use crate::media::{Arrival, Unit};
 /// Read at once, bytes: a big key frame in a few reads, and small enough to have for each connection.
 const READ_BYTES: usize = 32 << 10;
 /// The same for a peer that does not publish: it says little, and there may be many.
-const STRANGER_READ_BYTES: usize = 4 << 10;
+const STRANGER_READ_BYTES: usize = 2 << 10;
 /// What a peer may make us hold before it is known to be a publisher, bytes.
 const STRANGER_BYTES: usize = 64 << 10;
 /// How long a refused peer has to read why.
@@ -41,11 +41,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     shutdown: &CancellationToken,
 ) -> Result<End, ConnectionError> {
     let patience = Duration::from_secs(ctx.config.handshake_timeout_s);
-    let begun = match timeout(patience, handshake(&mut socket)).await {
+    // What only the beginning needs is not kept with each of many readers: in boxes, it is given back.
+    let begun = match Box::pin(timeout(patience, handshake(&mut socket))).await {
         Ok(done) => done,
         Err(_) => Err(ConnectionError::HandshakeTimeout(patience)),
     };
-    let begun = begun.and_then(|input| Connection::new(socket, peer, place, ctx, input));
+    let begun =
+        begun.and_then(|input| Connection::new(socket, peer, place, ctx, input).map(Box::new));
     let mut connection = begun.inspect_err(|error| error.count(&ctx.counters))?;
     let end = connection.talk(shutdown).await;
     if let Err(error) = &end {
@@ -110,7 +112,7 @@ pub(super) struct Connection<'a, S> {
     pub(super) input: BytesMut,
     /// Answers not yet written.
     pub(super) output: Vec<u8>,
-    pub(super) live: Option<Live>,
+    pub(super) live: Option<Box<Live>>,
     pub(super) playing: Playing,
     /// A player that was let in and has not begun.
     pub(super) player: Option<Box<Player>>,
@@ -321,7 +323,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         });
         info!(stream = %id, who = grant.who, resumed = publication.resume().is_some(), "publisher began");
         let session = Session::new(id.clone(), publication.resume(), Arrival::now().mono);
-        self.live = Some(Live { publication, session, audio_refused: false, announced: false });
+        let live = Live { publication, session, audio_refused: false, announced: false };
+        self.live = Some(Box::new(live));
         self.active = Instant::now();
         Ok(None)
     }

@@ -11,6 +11,7 @@ pub mod flv;
 pub mod protocol;
 pub mod session;
 
+mod answers;
 mod connection;
 mod counters;
 mod end;

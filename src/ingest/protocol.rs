@@ -14,6 +14,7 @@ use rml_rtmp::sessions::{
 };
 
 use super::amf::{AmfError, AmfLimits, check_command, check_values};
+use super::answers::{ping_answer, result, status};
 use super::dechunk::{DechunkError, Dechunker, Limits, Message, kind, write_message};
 use super::url::{APP, Token, split_query, stream_name, tc_url, token};
 use crate::media::StreamId;
@@ -27,6 +28,12 @@ const MAX_COMMAND_BYTES: usize = 64 << 10;
 const MAX_CREATED_STREAMS: u32 = 1024;
 /// We acknowledge at least so often, bytes, whether asked to or not: some publishers stop without.
 const ACK_WINDOW: u32 = 2_500_000;
+/// For what the session says, which is ours.
+const UNLIMITED: Limits = Limits {
+    max_message_bytes: usize::MAX,
+    max_chunk_streams: usize::MAX,
+    max_partial_bytes: usize::MAX,
+};
 
 /// What a message leads to.
 #[derive(Debug)]
@@ -89,7 +96,8 @@ pub enum ProtocolError {
 }
 
 pub struct Protocol {
-    session: ServerSession,
+    /// None while a stream is played: a player says hardly anything, and there may be many. See [`Protocol::reopen`].
+    session: Option<ServerSession>,
     /// Takes the session's answers apart again, so that ours and its go out through one writer.
     answers: Dechunker,
     limits: AmfLimits,
@@ -114,20 +122,9 @@ impl std::fmt::Debug for Protocol {
 impl Protocol {
     /// A conversation, and what the server says first.
     pub fn new(limits: AmfLimits) -> Result<(Self, Vec<Message>), ProtocolError> {
-        let mut config = ServerSessionConfig::new();
-        config.window_ack_size = ACK_WINDOW;
-        config.peer_bandwidth = ACK_WINDOW;
-        config.chunk_size = CHUNK_SIZE as u32;
-        config.send_on_bw_done_message_on_start = false;
-        let (session, greeting) = ServerSession::new(config).map_err(refused)?;
-        let any = Limits {
-            max_message_bytes: usize::MAX,
-            max_chunk_streams: usize::MAX,
-            max_partial_bytes: usize::MAX,
-        };
         let mut protocol = Self {
-            session,
-            answers: Dechunker::new(any),
+            session: None,
+            answers: Dechunker::new(UNLIMITED),
             limits,
             app: String::new(),
             connect_token: None,
@@ -138,21 +135,68 @@ impl Protocol {
             received: 0,
             acknowledged: 0,
         };
-        let steps = protocol.steps(greeting, 0)?;
-        // From here on every message is one chunk to the session.
-        let size = Bytes::copy_from_slice(&(MAX_COMMAND_BYTES as u32).to_be_bytes());
-        protocol.tell_session(kind::SET_CHUNK_SIZE, 0, size)?;
+        let steps = protocol.open()?;
         let mut greeting = vec![Message {
             kind: kind::SET_CHUNK_SIZE,
             stream: 0,
             timestamp_ms: 0,
             payload: Bytes::copy_from_slice(&(CHUNK_SIZE as u32).to_be_bytes()),
         }];
-        greeting.extend(steps.into_iter().filter_map(|step| match step {
-            Step::Send(message) => Some(message),
-            _ => None,
-        }));
+        greeting.extend(sent(steps));
         Ok((protocol, greeting))
+    }
+
+    /// Begins a session; what it says first.
+    fn open(&mut self) -> Result<Vec<Step>, ProtocolError> {
+        let mut config = ServerSessionConfig::new();
+        config.window_ack_size = ACK_WINDOW;
+        config.peer_bandwidth = ACK_WINDOW;
+        config.chunk_size = CHUNK_SIZE as u32;
+        config.send_on_bw_done_message_on_start = false;
+        let (session, greeting) = ServerSession::new(config).map_err(refused)?;
+        self.session = Some(session);
+        self.answers = Dechunker::new(UNLIMITED);
+        let steps = self.steps(greeting, 0)?;
+        // From here on every message is one chunk to the session.
+        let size = Bytes::copy_from_slice(&(MAX_COMMAND_BYTES as u32).to_be_bytes());
+        self.tell_session(kind::SET_CHUNK_SIZE, 0, size)?;
+        Ok(steps)
+    }
+
+    /// Begins a player's session anew, because the player spoke, and tells it what the old one knew. What it answers the
+    /// player heard before.
+    fn reopen(&mut self) -> Result<(), ProtocolError> {
+        self.open()?;
+        let app = [("app".to_owned(), Amf0Value::Utf8String(self.app.clone()))];
+        self.say_again(0, "connect", Amf0Value::Object(app.into()), None)?;
+        for _ in 0..self.created_streams {
+            self.say_again(0, "createStream", Amf0Value::Null, None)?;
+        }
+        if let Some(stream) = self.playing {
+            let name = Amf0Value::Utf8String("again".into());
+            for step in self.say_again(stream, "play", Amf0Value::Null, Some(name))? {
+                if let Step::Play(request) = step {
+                    let answers = self.ask_session(|s| s.accept_request(request.id))?;
+                    self.steps(answers, stream)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say_again(
+        &mut self,
+        stream: u32,
+        name: &str,
+        object: Amf0Value,
+        argument: Option<Amf0Value>,
+    ) -> Result<Vec<Step>, ProtocolError> {
+        let mut values = vec![Amf0Value::Utf8String(name.into()), Amf0Value::Number(1.0), object];
+        values.extend(argument);
+        let body = rml_amf0::serialize(&values)
+            .map_err(|error| ProtocolError::Session(error.to_string()))?;
+        let answers = self.tell_session(kind::COMMAND_AMF0, stream, body.into())?;
+        self.steps(answers, stream)
     }
 
     /// The message stream whose audio and video are to be taken.
@@ -193,7 +237,9 @@ impl Protocol {
                 }
                 Ok(Vec::new())
             }
-            kind::USER_CONTROL => Ok(ping_answer(&message.payload).into_iter().collect()),
+            kind::USER_CONTROL => {
+                Ok(ping_answer(&message.payload).map(Step::Send).into_iter().collect())
+            }
             kind::SET_CHUNK_SIZE
             | kind::ABORT
             | kind::ACKNOWLEDGEMENT
@@ -218,6 +264,7 @@ impl Protocol {
         let mut answers = sent(self.steps(answers, request.stream)?);
         // Data before the stream's own would be taken for subtitles by ffmpeg and its kin.
         answers.retain(|message| message.kind != kind::DATA_AMF0);
+        self.session = None;
         Ok(answers)
     }
 
@@ -259,11 +306,8 @@ impl Protocol {
             Err(error) => return Err(error.into()),
         };
         match name {
-            "createStream" => {
-                self.created_streams += 1;
-                if self.created_streams > MAX_CREATED_STREAMS {
-                    return Err(ProtocolError::TooManyStreams);
-                }
+            "createStream" if self.created_streams >= MAX_CREATED_STREAMS => {
+                return Err(ProtocolError::TooManyStreams);
             }
             "connect" => self.connect_token = tc_url(body).as_deref().and_then(token),
             "FCUnpublish" if self.publishing.is_some() => return Ok(self.unpublish()),
@@ -275,7 +319,10 @@ impl Protocol {
             }
             _ => {}
         }
+        let created = u32::from(name == "createStream");
         let answers = self.tell_session(kind::COMMAND_AMF0, message.stream, body.clone())?;
+        // After the call: what a session put away is told again has not had this one.
+        self.created_streams += created;
         self.steps(answers, message.stream)
     }
 
@@ -304,8 +351,12 @@ impl Protocol {
         &mut self,
         ask: impl FnOnce(&mut ServerSession) -> Result<Vec<ServerSessionResult>, ServerSessionError>,
     ) -> Result<Vec<ServerSessionResult>, ProtocolError> {
-        match catch_unwind(AssertUnwindSafe(|| ask(&mut self.session))) {
-            Ok(answer) => answer.map_err(refused),
+        if self.session.is_none() {
+            self.reopen()?;
+        }
+        let session = &mut self.session;
+        match catch_unwind(AssertUnwindSafe(|| session.as_mut().map(ask))) {
+            Ok(answer) => answer.unwrap_or(Ok(Vec::new())).map_err(refused),
             Err(_) => Err(ProtocolError::SessionPanicked),
         }
     }
@@ -433,36 +484,6 @@ fn refused(error: ServerSessionError) -> ProtocolError {
 
 fn unreadable(error: DechunkError) -> ProtocolError {
     ProtocolError::Session(error.to_string())
-}
-
-/// User control events 6 and 7 (7.1.7): the answer gives the same time back.
-fn ping_answer(payload: &[u8]) -> Option<Step> {
-    let time = payload.strip_prefix(&[0, 6])?.first_chunk::<4>()?;
-    let payload = Bytes::from([&[0, 7][..], time].concat());
-    Some(Step::Send(Message { kind: kind::USER_CONTROL, stream: 0, timestamp_ms: 0, payload }))
-}
-
-/// A `_result` to a call that wants one.
-fn result(transaction: f64, value: Amf0Value) -> Option<Message> {
-    if transaction == 0.0 {
-        return None;
-    }
-    let name = Amf0Value::Utf8String("_result".into());
-    command(0, vec![name, Amf0Value::Number(transaction), Amf0Value::Null, value])
-}
-
-fn status(stream: u32, level: &str, code: &str, text: &str) -> Option<Message> {
-    let text: String = text.chars().take(1000).collect();
-    let pairs = [("level", level), ("code", code), ("description", &text)];
-    let info = pairs.map(|(k, v)| (k.to_owned(), Amf0Value::Utf8String(v.to_owned())));
-    let name = Amf0Value::Utf8String("onStatus".into());
-    let info = Amf0Value::Object(info.into_iter().collect());
-    command(stream, vec![name, Amf0Value::Number(0.0), Amf0Value::Null, info])
-}
-
-fn command(stream: u32, values: Vec<Amf0Value>) -> Option<Message> {
-    let payload = rml_amf0::serialize(&values).ok()?.into();
-    Some(Message { kind: kind::COMMAND_AMF0, stream, timestamp_ms: 0, payload })
 }
 
 #[cfg(test)]

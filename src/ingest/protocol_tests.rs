@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::answers::command;
 use super::*;
 
 const LIMITS: AmfLimits = AmfLimits { max_depth: 16, max_string_bytes: 16 << 10 };
@@ -268,4 +269,29 @@ fn a_player_rests_goes_on_and_leaves() {
     let steps = asked(&mut p, "closeStream", Amf0Value::Null);
     assert!(matches!(steps[..], [Step::Unplay]));
     assert!(p.play_over("over").is_empty());
+}
+
+#[test]
+fn a_player_that_speaks_late_is_known_as_before() {
+    let (mut p, _) = Protocol::new(LIMITS).unwrap();
+    p.handle(&connect("live?token=abc")).unwrap();
+    p.handle(&call(0, "createStream", 2.0, vec![Amf0Value::Null])).unwrap();
+    let play = |p: &mut Protocol, stream| {
+        let step = p.handle(&call(stream, "play", 4.0, vec![Amf0Value::Null, text("dog")]));
+        let step = step.unwrap().pop();
+        let Some(Step::Play(request)) = step else { panic!("{step:?}") };
+        assert_eq!(request.token.as_ref().unwrap().secret(), "abc");
+        assert!(all_text(&p.accept_play(&request).unwrap()).contains("NetStream.Play.Start"));
+        assert!(p.session.is_none());
+    };
+    play(&mut p, 1);
+    // A second stream beside the one that plays, and the first one over.
+    let made = sent(p.handle(&call(0, "createStream", 5.0, vec![Amf0Value::Null])).unwrap());
+    let made = rml_amf0::deserialize(&mut std::io::Cursor::new(&made[0].payload)).unwrap();
+    assert_eq!((&made[1], &made[3]), (&Amf0Value::Number(5.0), &Amf0Value::Number(2.0)));
+    let over = call(0, "deleteStream", 6.0, vec![Amf0Value::Null, Amf0Value::Number(1.0)]);
+    assert!(matches!(p.handle(&over).unwrap()[..], [Step::Unplay]));
+    play(&mut p, 2);
+    let over = call(0, "deleteStream", 7.0, vec![Amf0Value::Null, Amf0Value::Number(2.0)]);
+    assert!(matches!(p.handle(&over).unwrap()[..], [Step::Unplay]));
 }
