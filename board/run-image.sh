@@ -37,7 +37,7 @@ fi
 [[ -e $card.variables ]] || cp /usr/share/AAVMF/AAVMF_VARS.fd "$card.variables"
 forward=''
 for pair in 1935-:1935 1883-:1883 8765-:8765 8080-:8080 2222-:22; do forward+=",hostfwd=tcp:127.0.0.1:$pair"; done
-exec qemu-system-aarch64 -machine virt,gic-version=3 -cpu cortex-a72 -accel tcg,thread=multi -smp 2 -m 2048 -nodefaults -nographic \
+exec qemu-system-aarch64 -machine virt,gic-version=3,acpi=off -cpu cortex-a72 -accel tcg,thread=multi -smp 2 -m 2048 -nodefaults -nographic \
     -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd \
     -drive if=pflash,format=raw,file="$card.variables" \
     -drive if=none,id=card,format=raw,file="$card" -device virtio-blk-pci,drive=card,bootindex=0 \

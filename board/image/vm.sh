@@ -21,7 +21,7 @@ start_vm() {
     fi
     for name in "${!PORT[@]}"; do forward+=",hostfwd=tcp:127.0.0.1:${PORT[$name]}-:$name"; done
     SERIAL=$(mktemp "$WORK/serial.XXXXXX")
-    qemu-system-aarch64 -machine virt,gic-version=3 -cpu cortex-a72 -accel tcg,thread=multi -smp 2 -m 2048 -nodefaults -display none \
+    qemu-system-aarch64 -machine virt,gic-version=3,acpi=off -cpu cortex-a72 -accel tcg,thread=multi -smp 2 -m 2048 -nodefaults -display none \
         -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd \
         -drive if=pflash,format=raw,file="$WORK/variables.fd" \
         -drive if=none,id=card,format=raw,file="$DISK" -device virtio-blk-pci,drive=card,bootindex=0 \

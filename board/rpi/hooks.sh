@@ -14,7 +14,8 @@ board_packages() {
     mount -t overlay -o "lowerdir=$system,upperdir=$scratch/upper,workdir=$scratch/work" overlay "$scratch/root"
     ROOT=$scratch/root
     cp -r rpi/tryboot "$ROOT/tmp/tryboot"
-    quietly apt_in_system install -t "$SUITES" make "linux-headers-$release"
+    # The compiler that comes with the headers does without an assembler of its own, and says nothing.
+    quietly apt_in_system install -t "$SUITES" binutils make "linux-headers-$release"
     quietly in_system make -C "/lib/modules/$release/build" M=/tmp/tryboot modules
     leave_system
     ROOT=$system
