@@ -79,6 +79,8 @@ DL_DIR = "$work/downloads"
 SSTATE_DIR = "$work/sstate"
 BB_HASHSERVE = ""
 BB_SIGNATURE_HANDLER = "OEBasicHash"
+# Would be fetched as the first thing.
+INHERIT_DISTRO:remove = "uninative"
 LICENSE_FLAGS_ACCEPTED = "commercial synaptics-killswitch"
 RAUC_KEYRING_FILE = "$work/keyring.pem"
 RAUC_KEY_FILE = "$work/key.pem"
@@ -115,7 +117,7 @@ dry_run() {
 touch "$work"/{keyring,key,cert}.pem
 if [[ ${SPOTTER_YOCTO_ONLY:-dry-run} == dry-run ]]; then
     for machine in "${machines[@]}"; do
-        build dry-run spotter "${layers[@]}" "$here/meta-spotter"
+        build dry-run spotteros "${layers[@]}" "$here/meta-spotter"
         MACHINE=$machine part "$machine" dry_run
     done
 fi

@@ -1,4 +1,4 @@
 # What the image needs of a kernel that is configured for no board in particular.
 
-FILESEXTRAPATHS:prepend:spotter := "${THISDIR}/files:"
-SRC_URI:append:spotter = " file://spotter.cfg"
+FILESEXTRAPATHS:prepend:spotteros := "${THISDIR}/files:"
+SRC_URI:append:spotteros = " file://spotter.cfg"

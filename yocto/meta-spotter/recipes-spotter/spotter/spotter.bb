@@ -62,7 +62,7 @@ SPOTTER_GSTREAMER = " \
     gstreamer1.0-plugins-bad-videoparsersbad \
 "
 # FFmpeg's decoders, where whoever builds accepts what its recipe says of patents: H.264 in software needs them.
-SPOTTER_GSTREAMER:append:spotter = " gstreamer1.0-plugins-bad-v4l2codecs"
+SPOTTER_GSTREAMER:append:spotteros = " gstreamer1.0-plugins-bad-v4l2codecs"
 SPOTTER_GSTREAMER:append = "${@bb.utils.contains('LICENSE_FLAGS_ACCEPTED', 'commercial', ' gstreamer1.0-libav', '', d)}"
 RDEPENDS:${PN} = "spotter-models tensorflow-lite-c ca-certificates ${SPOTTER_GSTREAMER}"
 

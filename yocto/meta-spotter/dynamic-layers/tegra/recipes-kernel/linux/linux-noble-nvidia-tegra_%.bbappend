@@ -1,4 +1,4 @@
 # RAUC's needs and cameras.
 
-FILESEXTRAPATHS:prepend:spotter := "${THISDIR}/../../../../recipes-kernel/linux/files:"
-SRC_URI:append:spotter = " file://spotter.cfg"
+FILESEXTRAPATHS:prepend:spotteros := "${THISDIR}/../../../../recipes-kernel/linux/files:"
+SRC_URI:append:spotteros = " file://spotter.cfg"
