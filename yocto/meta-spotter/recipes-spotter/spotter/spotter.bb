@@ -55,9 +55,12 @@ USERADD_PARAM:${PN} = "--system --uid 900 --gid spotter --groups video,render --
 # Decoders and encoders in their order are src/decode/elements.rs and docs/boards.md; one that is missing is reported at run time.
 SPOTTER_GSTREAMER = " \
     gstreamer1.0-plugins-base-app \
+    gstreamer1.0-plugins-base-playback \
     gstreamer1.0-plugins-base-typefindfunctions \
     gstreamer1.0-plugins-base-videoconvertscale \
+    gstreamer1.0-plugins-good-isomp4 \
     gstreamer1.0-plugins-good-jpeg \
+    gstreamer1.0-plugins-good-matroska \
     gstreamer1.0-plugins-good-video4linux2 \
     gstreamer1.0-plugins-bad-videoparsersbad \
 "
