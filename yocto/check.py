@@ -112,6 +112,10 @@ def check_files(path, text):
         places += [pathlib.Path(place) for place in value.split(":") if place]
     if "spotter-source" in text or "spotter-board" in text:
         places.append(ROOT)
+    if ROOT in places:
+        for file in re.findall(r"\$\{S\}/([\w./*-]+)", text):
+            if not list(ROOT.glob(file)):
+                problem(path, f"installs {file}, which is not in spotter's tree")
     for uri in " ".join(values(text, "SRC_URI")).split():
         if uri.startswith("file://"):
             file, *parameters = uri.removeprefix("file://").split(";")
