@@ -3,13 +3,11 @@ LICENSE = "MIT"
 
 inherit spotter-board
 
-# spotter-box-initramfs is the scripts of the SD images' own initramfs.
+# spotter-box-initramfs is the scripts of the SD images' own initramfs, and brings its drivers.
 PACKAGE_INSTALL = " \
     initramfs-framework-base initramfs-module-udev spotter-box-initramfs \
-    ${VIRTUAL-RUNTIME_base-utils} base-passwd udev ${SPOTTER_INITRAMFS_MODULES} ${ROOTFS_BOOTSTRAP_INSTALL} \
+    ${VIRTUAL-RUNTIME_base-utils} base-passwd udev ${ROOTFS_BOOTSTRAP_INSTALL} \
 "
-# A card, disk or stick may be at anything; of drivers that are built in there is no package.
-SPOTTER_INITRAMFS_MODULES = "kernel-modules"
 
 IMAGE_FEATURES = ""
 PACKAGE_EXCLUDE = "kernel-image-*"

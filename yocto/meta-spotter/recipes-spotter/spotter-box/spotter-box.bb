@@ -50,6 +50,17 @@ RDEPENDS:${PN}-initramfs = " \
     initramfs-framework-base e2fsprogs-e2fsck util-linux-findfs util-linux-mount util-linux-partx util-linux-sfdisk \
 "
 
+# The drivers that the SD images' initramfs has, where they are modules.
+RRECOMMENDS:${PN}-initramfs = "${@initramfs_modules(d)}"
+def initramfs_modules(d):
+    path = d.expand("${SPOTTER_SOURCE}/board/${SPOTTER_BOARD}/rootfs/etc/initramfs-tools/modules")
+    bb.parse.mark_dependency(d, path)
+    if not os.path.exists(path):
+        return ""
+    with open(path) as file:
+        names = [line.strip().replace("_", "-") for line in file if line.strip() and not line.startswith("#")]
+    return " ".join("kernel-module-" + name for name in names)
+
 FILES:${PN} += "${nonarch_libdir} ${sysconfdir} ${datadir} ${systemd_system_unitdir}"
 # What its scripts call.
 RDEPENDS:${PN} = " \

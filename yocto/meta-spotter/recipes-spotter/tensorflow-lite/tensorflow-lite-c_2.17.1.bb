@@ -13,7 +13,6 @@ SRC_URI[x86_64.sha256sum] = "3869f536402b1254e3be3549d3a462ecd6ed21ce2c3e77ec8eb
 SRC_URI[aarch64.sha256sum] = "6c75b77c936efd19b8c35a094cb7e3fdbd4ebcd0f63635a0851ce591990829f2"
 
 S = "${UNPACKDIR}"
-INHIBIT_DEFAULT_DEPS = "1"
 
 # BitBake takes no wheel for the zip archive that it is.
 python do_unpack:append() {
@@ -35,4 +34,3 @@ PRIVATE_LIBS:${PN} = "libtensorflowlite_c.so"
 INSANE_SKIP:${PN} = "already-stripped"
 INHIBIT_PACKAGE_STRIP = "1"
 INHIBIT_SYSROOT_STRIP = "1"
-RDEPENDS:${PN} = "libstdc++ libgcc"
