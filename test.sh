@@ -85,6 +85,7 @@ set_up
 stage "format" cargo fmt --check
 stage "clippy" cargo clippy --all-targets -- -D warnings
 stage "shell scripts" shell_scripts
+stage "the Yocto layer" yocto/check.sh
 [[ $arm64 == no ]] || begin_arm64_build
 stage "the page's arithmetic" node --test tests/viewer/unit/*.test.mjs
 stage "tests" cargo test --no-fail-fast
