@@ -1,7 +1,7 @@
 // The one file that touches the MentraOS SDK: sessions and their calls under our own names, whatever the SDK calls them
 // this month, and its habits made harmless. It decides nothing about streams or telling.
 
-import { AppServer, type AppSession, AppToCloudMessageType } from "@mentra/sdk";
+import { AppServer, type AppSession, AppToCloudMessageType, logger as sdkLog } from "@mentra/sdk";
 import type { Express, Request } from "express";
 
 import { reasonOf, type Log } from "./log.js";
@@ -63,6 +63,8 @@ export class GlassesServer extends AppServer {
   readonly #log: Log;
 
   constructor(options: ServerOptions, sessions: Sessions, log: Log) {
+    // It logs every stream's URL, token and all, and every wearer's settings.
+    sdkLog.level = "silent";
     const before = new Map(SIGNALS.map((s) => [s, process.listeners(s)] as const));
     super({ ...options, healthCheck: false, publicDir: false });
     this.#sessions = sessions;
@@ -71,8 +73,6 @@ export class GlassesServer extends AppServer {
     for (const [signal, known] of before) {
       process.listeners(signal).filter((l) => !known.includes(l)).forEach((l) => process.removeListener(signal, l));
     }
-    // It logs every stream's URL, token and all.
-    this.logger.level = "silent";
   }
 
   get routes(): Express {
