@@ -28,10 +28,13 @@ export interface App {
 export interface Tuning {
   readonly policy?: Partial<Policy>;
   readonly adviceEveryMs?: number;
+  readonly desertedMs?: number;
 }
 
 const RELEASE_GRACE_MS = 5_000;
 const ADVICE_EVERY_MS = 10_000;
+const DESERTED_MS = 60_000;
+const LEFT_OVER_AGAIN_MS = 30_000;
 
 export async function startApp(config: Config, log: Log, tuning: Tuning = {}): Promise<App> {
   const store = await SettingsStore.open(join(config.dataDir, "settings.json"));
@@ -43,6 +46,7 @@ export async function startApp(config: Config, log: Log, tuning: Tuning = {}): P
     log,
     policy: { ...POLICY, ...tuning.policy },
     adviceEveryMs: tuning.adviceEveryMs ?? ADVICE_EVERY_MS,
+    desertedMs: tuning.desertedMs ?? DESERTED_MS,
   });
   const cookieSecret = createHmac("sha256", config.apiKey).update("spotter cookie").digest("base64url");
   const { packageName, apiKey, webhookKey, cloudHosts } = config;
@@ -52,14 +56,13 @@ export async function startApp(config: Config, log: Log, tuning: Tuning = {}): P
   const port = await listen(main, config.port);
   const status = config.ssePort === 0 ? null : statusDoor(wearers, config.statusToken);
   const ssePort = status === null ? null : await listen(status, config.ssePort, config.sseHost);
-  made?.releaseLeftOver((stream) => wearers.has(stream)).catch((error: unknown) => {
-    log.warn("publish URLs of an earlier run could not be looked for", { reason: reasonOf(error) });
-  });
+  const leftOver = made === null ? null : takeBackLeftOver(made, wearers, log);
   return {
     port,
     ssePort,
     wearers,
     close: async () => {
+      leftOver?.();
       wearers.stopAll("the app ends");
       await made?.close(RELEASE_GRACE_MS);
       await shut(main);
@@ -67,6 +70,31 @@ export async function startApp(config: Config, log: Log, tuning: Tuning = {}): P
         await shut(status);
       }
     },
+  };
+}
+
+/** What an earlier run left at the box, as soon as the box is there. Ended by calling what it returns. */
+function takeBackLeftOver(box: HttpBox, wearers: Wearers, log: Log): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  let tried = false;
+  let over = false;
+  const look = async (): Promise<void> => {
+    try {
+      await box.releaseLeftOver((stream) => wearers.has(stream));
+    } catch (error) {
+      if (!tried) {
+        log.warn("the box cannot be asked what an earlier run left there; trying on", { reason: reasonOf(error) });
+      }
+      tried = true;
+      if (!over) {
+        timer = setTimeout(() => void look(), LEFT_OVER_AGAIN_MS);
+      }
+    }
+  };
+  void look();
+  return () => {
+    over = true;
+    clearTimeout(timer);
   };
 }
 

@@ -5,7 +5,7 @@ import type { Box, Health } from "./box/box.js";
 import type { Abilities, Glasses } from "./glasses.js";
 import { masked, reasonOf, type Log } from "./log.js";
 import { judge, layered, type Change, type Settings } from "./settings.js";
-import { POLICY, step, stopped, wanted, type Effect, type Event, type Policy, type Stream, type Video } from "./stream/machine.js";
+import { step, stopped, wanted, type Effect, type Event, type Policy, type Stream, type Video } from "./stream/machine.js";
 import { decide, NOTHING_YET, type Memory, type Sighting } from "./tell/decide.js";
 import { sentence } from "./tell/words.js";
 
@@ -18,7 +18,11 @@ export interface Surroundings {
   readonly policy: Policy;
   /** Something that `view()` shows has changed. */
   readonly changed: (wearer: Wearer) => void;
+  /** The cloud did not come back to this session. */
+  readonly deserted: (sessionId: string, user: string) => void;
   readonly adviceEveryMs: number;
+  /** The SDK tries to come back for some 20 s, and does not say when it gives up without trying. */
+  readonly desertedMs: number;
 }
 
 /** As the status and the page show it; holds no secret. */
@@ -49,6 +53,8 @@ export class Wearer {
   #state: Stream;
   #timer: NodeJS.Timeout | null = null;
   #advice: NodeJS.Timeout | null = null;
+  #away: NodeJS.Timeout | null = null;
+  #noCamera = false;
   #unwatch: (() => void) | null = null;
   /** Answers to an earlier question to the box are void. */
   #asked = 0;
@@ -98,21 +104,48 @@ export class Wearer {
         this.#happened({ kind: "status", status, streamId, reason: reason === undefined ? undefined : masked(reason), fps });
       },
       refused: (reason, retry) => { this.#happened({ kind: "refused", reason, retry }); },
-      cloud: (up) => { this.#happened({ kind: "cloud", up }); },
+      cloud: (up) => { this.#cloud(glasses, up); },
       settings: (values) => { this.#useConsole(values); },
-      abilities: () => { this.#around.changed(this); },
+      abilities: (abilities) => {
+        this.#look(abilities);
+        this.#around.changed(this);
+      },
     });
     this.#unwatch ??= this.#around.box.watch(this.stream, {
       pictures: (pictures) => { this.#happened({ kind: "pictures", pictures }); },
       seen: (sightings) => { this.#seen(sightings); },
     });
     this.#useConsole(glasses.settings);
-    this.#happened({ kind: "cloud", up: true });
-    if (!glasses.abilities.camera) {
-      this.#happened({ kind: "stop", reason: "these glasses have no camera" });
-    } else if (this.#settings.autoStart) {
+    this.#cloud(glasses, true);
+    this.#noCamera = false;
+    this.#look(glasses.abilities);
+    if (!this.#noCamera && this.#settings.autoStart) {
       this.#happened({ kind: "start" });
     }
+  }
+
+  /** Glasses may be put on, or changed, while the session is there. */
+  #look(abilities: Abilities): void {
+    if (!abilities.camera && !this.#noCamera) {
+      this.#noCamera = true;
+      this.#happened({ kind: "stop", reason: "these glasses have no camera" });
+    } else if (abilities.camera && this.#noCamera) {
+      this.#noCamera = false;
+      if (this.#settings.autoStart) {
+        this.#happened({ kind: "start" });
+      }
+    }
+  }
+
+  #cloud(glasses: Glasses, up: boolean): void {
+    if (this.#away) {
+      clearTimeout(this.#away);
+      this.#away = null;
+    }
+    if (!up) {
+      this.#away = setTimeout(() => { this.#around.deserted(glasses.sessionId, this.user); }, this.#around.desertedMs);
+    }
+    this.#happened({ kind: "cloud", up });
   }
 
   /** The session is over. Of an older one than the present it is no news. True if the wearer is gone by it. */
@@ -274,6 +307,10 @@ export class Wearer {
     if (this.#advice) {
       clearInterval(this.#advice);
     }
+    if (this.#away) {
+      clearTimeout(this.#away);
+    }
+    this.#away = null;
     this.#timer = null;
     this.#advice = null;
   }
@@ -339,5 +376,3 @@ export class Wearer {
     this.#speaking = false;
   }
 }
-
-export { POLICY };

@@ -15,15 +15,17 @@ export function streamOf(user: string): string {
   return `${slug || "wearer"}-${hash}`;
 }
 
+type Outside = Omit<Surroundings, "changed" | "deserted">;
+
 export class Wearers implements Sessions {
   readonly #all = new Map<string, Wearer>();
   readonly #max: number;
   readonly #store: SettingsStore;
-  readonly #around: Omit<Surroundings, "changed">;
+  readonly #around: Outside;
   readonly #log: Log;
   readonly #listeners = new Set<(view: View) => void>();
 
-  constructor(max: number, store: SettingsStore, around: Omit<Surroundings, "changed">) {
+  constructor(max: number, store: SettingsStore, around: Outside) {
     this.#max = max;
     this.#store = store;
     this.#around = around;
@@ -46,8 +48,12 @@ export class Wearers implements Sessions {
         const view = w.view();
         this.#listeners.forEach((listener) => { listener(view); });
       };
+      const deserted = (sessionId: string, user: string): void => {
+        this.end(sessionId, user, "the cloud did not come back");
+      };
       const chosen = this.#store.of(glasses.userId);
-      wearer = new Wearer(glasses.userId, streamOf(glasses.userId), chosen, { ...this.#around, changed });
+      const around = { ...this.#around, changed, deserted };
+      wearer = new Wearer(glasses.userId, streamOf(glasses.userId), chosen, around);
       this.#all.set(glasses.userId, wearer);
     }
     wearer.attach(glasses);

@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import type { Answer } from "dns-packet";
+import makeMdns from "multicast-dns";
 
 import { FixedUrl, videoOf } from "../src/box/box.js";
-import { understand } from "../src/box/find.js";
+import { ByMdns, understand } from "../src/box/find.js";
 import { ConfigError, readConfig } from "../src/config.js";
 import { abilitiesOf } from "../src/glasses.js";
 import { masked, reasonOf } from "../src/log.js";
@@ -92,6 +93,31 @@ test("a box is understood once its records are all there", () => {
   for (let n = 0; n < records.length; n += 1) {
     assert.equal(understand(records.slice(0, n)), null);
   }
+});
+
+test("a box is found by asking the network", async (t) => {
+  const options = { interface: "127.0.0.1", port: 20_000 + (process.pid % 20_000), loopback: true };
+  const name = "barn._spotter._tcp.local";
+  const box = makeMdns(options);
+  const deaf = new Promise<never>((_, reject) => box.on("error", reject));
+  box.on("query", () => {
+    box.respond([
+      { type: "PTR", name: "_spotter._tcp.local", data: name },
+      { type: "SRV", name, data: { target: "barn.local", port: 8080 } },
+      { type: "TXT", name, data: ["ws=8765"] },
+      { type: "A", name: "barn.local", data: "192.0.2.7" },
+    ]);
+  });
+  try {
+    const place = await Promise.race([new ByMdns(4_000, options).find(), deaf]);
+    assert.deepEqual([place.web.href, place.wsPort], ["http://192.0.2.7:8080/", 8765]);
+  } catch (error) {
+    console.log(`SKIPPED: the app finds a box by mDNS: no multicast on loopback here (${reasonOf(error)})`);
+    t.skip("no multicast on loopback here");
+  } finally {
+    box.destroy();
+  }
+  await assert.rejects(new ByMdns(300, { ...options, port: options.port + 1 }).find(), /no box answers in this network: set BOX_URL/);
 });
 
 test("advice is used when it is usable", () => {

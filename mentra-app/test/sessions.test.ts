@@ -229,6 +229,30 @@ test("a clean close without a stop webhook ends the stream too", async () => {
   assert.equal(phase(), "gone");
 });
 
+test("a cloud that knows the session no more is not waited for without end", async () => {
+  await begin();
+  await app.close();
+  app = await startApp(config, silent, { policy: FAST, adviceEveryMs: 50, desertedMs: 300 });
+  publicUrl = `http://127.0.0.1:${app.port}/${config.webhookKey}`;
+  willing();
+  const anna = await live();
+  // The SDK neither comes back after this code nor says that the session is over.
+  anna.socket?.close(1008, "App not started for this session");
+  await until("the URL is taken back", () => box.publishers.size === 0 && phase() === "gone");
+  await live();
+});
+
+test("glasses without a camera are not asked, others that are put on are", async () => {
+  await begin();
+  willing();
+  cloud.ways.capabilities = { ...WITH_DISPLAY, hasCamera: false };
+  const anna = await cloud.start(publicUrl, ANNA);
+  await until("said so", () => view()?.reason === "these glasses have no camera");
+  assert.equal(anna.streams, 0);
+  cloud.send(anna, { type: "capabilities_update", capabilities: WITH_DISPLAY, modelName: "with display" });
+  await until("live", () => seen());
+});
+
 test("many wearers, each with a stream of its own", async () => {
   await begin();
   willing();

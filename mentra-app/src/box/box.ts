@@ -254,8 +254,10 @@ export class HttpBox implements Box {
     try {
       response = await fetch(new URL(path, place.web), { method, headers, signal, redirect: "error", ...(body === undefined ? {} : { body }) });
     } catch (error) {
-      // It may have moved: it is looked for again.
-      this.#place = null;
+      if (!(error instanceof Error && error.name === "AbortError")) {
+        // It may have moved: it is looked for again.
+        this.#place = null;
+      }
       throw new BoxError("away", `the box is away: ${reasonOf(error)}`);
     }
     if (!response.ok) {
