@@ -63,7 +63,8 @@ export async function startApp(config: Config, log: Log, tuning: Tuning = {}): P
     wearers,
     close: async () => {
       leftOver?.();
-      wearers.stopAll("the app ends");
+      wearers.endAll("the app ends");
+      await server.quit();
       await made?.close(RELEASE_GRACE_MS);
       await shut(main);
       if (status !== null) {

@@ -61,6 +61,7 @@ const STOPPED = { type: "rtmp_stream_status", status: "stopped" } as const;
 export class GlassesServer extends AppServer {
   readonly #sessions: Sessions;
   readonly #log: Log;
+  readonly #present = new Map<string, AppSession>();
 
   constructor(options: ServerOptions, sessions: Sessions, log: Log) {
     // It logs every stream's URL, token and all, and every wearer's settings.
@@ -80,6 +81,7 @@ export class GlassesServer extends AppServer {
   }
 
   protected override onSession(session: AppSession, sessionId: string, userId: string): Promise<void> {
+    this.#present.set(sessionId, session);
     // The cloud waits for the answer: nothing is waited for here.
     this.#sessions.begin(new SdkGlasses(session, sessionId, userId, this.#log));
     return Promise.resolve();
@@ -88,7 +90,14 @@ export class GlassesServer extends AppServer {
   protected override async onStop(sessionId: string, userId: string, reason: string): Promise<void> {
     // While the line to the cloud is still there. It is called up to three times for one end.
     this.#sessions.end(sessionId, userId, reason);
+    this.#present.delete(sessionId);
     await super.onStop(sessionId, userId, reason);
+  }
+
+  /** Closes the lines to the cloud, which then starts the app anew when it is back. */
+  async quit(): Promise<void> {
+    await Promise.all([...this.#present.values()].map((session) => session.disconnect()));
+    this.#present.clear();
   }
 }
 
@@ -106,6 +115,7 @@ class SdkGlasses implements Glasses {
   readonly #session: AppSession;
   readonly #log: Log;
   #leave: (() => void)[] = [];
+  #up = true;
 
   constructor(session: AppSession, sessionId: string, userId: string, log: Log) {
     this.#session = session;
@@ -132,11 +142,15 @@ class SdkGlasses implements Glasses {
         }
       }),
       session.events.onConnected((settings) => {
+        this.#up = true;
         events.cloud(true);
         events.settings(valuesOf(settings));
         events.abilities(this.abilities);
       }),
-      session.events.onDisconnected(() => { events.cloud(false); }),
+      session.events.onDisconnected(() => {
+        this.#up = false;
+        events.cloud(false);
+      }),
       session.events.onError((error) => {
         const reason = reasonOf(error);
         const refusal = REFUSALS.find(([pattern]) => pattern.test(reason));
@@ -205,6 +219,10 @@ class SdkGlasses implements Glasses {
   leave(): void {
     this.#leave.forEach((off) => { off(); });
     this.#leave = [];
+    if (!this.#up) {
+      // Nobody will come for it: its timers go with it.
+      this.#session.disconnect().catch((error: unknown) => { this.#unsaid(error); });
+    }
   }
 
   #unsaid(error: unknown): void {

@@ -19,7 +19,7 @@ const FILES = [
   ["/app.js", "app.js", "text/javascript; charset=utf-8"],
   ["/style.css", "style.css", "text/css; charset=utf-8"],
 ] as const;
-const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'";
+const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'";
 
 export function mountPage(app: Express, wearers: Wearers, store: SettingsStore, box: Box): void {
   for (const [path, file, type] of FILES) {

@@ -12,6 +12,8 @@ import { sentence } from "./tell/words.js";
 /** What glasses are asked to send where the box advises nothing: little heat, and enough to find animals in. */
 export const DEFAULT_VIDEO: Video = { width: 1280, height: 720, bitrateBps: 2_000_000, fps: 15 };
 
+const NO_CAMERA = "these glasses have no camera";
+
 export interface Surroundings {
   readonly box: Box;
   readonly log: Log;
@@ -99,16 +101,25 @@ export class Wearer {
     }
     this.#glasses = glasses;
     this.#memory = NOTHING_YET;
+    // A session may have a last word after it was left.
+    const heed = (act: () => void): void => {
+      if (this.#glasses === glasses) {
+        act();
+      }
+    };
     glasses.follow({
-      status: (status, streamId, reason, fps) => {
-        this.#happened({ kind: "status", status, streamId, reason: reason === undefined ? undefined : masked(reason), fps });
+      status: (status, streamId, text, fps) => {
+        const reason = text === undefined ? undefined : masked(text);
+        heed(() => { this.#happened({ kind: "status", status, streamId, reason, fps }); });
       },
-      refused: (reason, retry) => { this.#happened({ kind: "refused", reason, retry }); },
-      cloud: (up) => { this.#cloud(glasses, up); },
-      settings: (values) => { this.#useConsole(values); },
+      refused: (reason, retry) => { heed(() => { this.#happened({ kind: "refused", reason, retry }); }); },
+      cloud: (up) => { heed(() => { this.#cloud(glasses, up); }); },
+      settings: (values) => { heed(() => { this.#useConsole(values); }); },
       abilities: (abilities) => {
-        this.#look(abilities);
-        this.#around.changed(this);
+        heed(() => {
+          this.#look(abilities);
+          this.#around.changed(this);
+        });
       },
     });
     this.#unwatch ??= this.#around.box.watch(this.stream, {
@@ -117,9 +128,11 @@ export class Wearer {
     });
     this.#useConsole(glasses.settings);
     this.#cloud(glasses, true);
-    this.#noCamera = false;
-    this.#look(glasses.abilities);
-    if (!this.#noCamera && this.#settings.autoStart) {
+    const { camera } = glasses.abilities;
+    this.#noCamera = !camera;
+    if (!camera) {
+      this.#happened({ kind: "stop", reason: NO_CAMERA });
+    } else if (this.#settings.autoStart) {
       this.#happened({ kind: "start" });
     }
   }
@@ -128,7 +141,7 @@ export class Wearer {
   #look(abilities: Abilities): void {
     if (!abilities.camera && !this.#noCamera) {
       this.#noCamera = true;
-      this.#happened({ kind: "stop", reason: "these glasses have no camera" });
+      this.#happened({ kind: "stop", reason: NO_CAMERA });
     } else if (abilities.camera && this.#noCamera) {
       this.#noCamera = false;
       if (this.#settings.autoStart) {
@@ -153,15 +166,20 @@ export class Wearer {
     if (this.#glasses?.sessionId !== sessionId) {
       return false;
     }
-    this.#happened({ kind: "stop", reason: `the session ended: ${reason}` });
-    this.#glasses.leave();
+    this.leave(`the session ended: ${reason}`);
+    return true;
+  }
+
+  /** Ends the stream, whichever session there is, and follows nothing any more. */
+  leave(reason: string): void {
+    this.#happened({ kind: "stop", reason });
+    this.#glasses?.leave();
     this.#glasses = null;
     this.#next = null;
     this.#unwatch?.();
     this.#unwatch = null;
     this.#clear();
     this.#around.changed(this);
-    return true;
   }
 
   start(): void {

@@ -83,10 +83,11 @@ export class Wearers implements Sessions {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Ends every stream; for the end of the app. */
-  stopAll(reason: string): void {
-    for (const wearer of this.#all.values()) {
-      wearer.stop(reason);
+  /** Ends every stream and lets go of every session; for the end of the app. */
+  endAll(reason: string): void {
+    for (const [user, wearer] of this.#all) {
+      wearer.leave(reason);
+      this.#all.delete(user);
     }
   }
 }

@@ -96,7 +96,7 @@ test("a box is understood once its records are all there", () => {
 });
 
 test("a box is found by asking the network", async (t) => {
-  const options = { interface: "127.0.0.1", port: 20_000 + (process.pid % 20_000), loopback: true };
+  const options = { interface: "127.0.0.1", bind: "0.0.0.0", port: 20_000 + (process.pid % 20_000), loopback: true };
   const name = "barn._spotter._tcp.local";
   const box = makeMdns(options);
   const deaf = new Promise<never>((_, reject) => box.on("error", reject));

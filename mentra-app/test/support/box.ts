@@ -6,6 +6,12 @@ import type { AddressInfo } from "node:net";
 
 import { WebSocketServer, type WebSocket } from "ws";
 
+/** One pixel. */
+export const PICTURE = Buffer.from(
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
+  "base64",
+);
+
 export class FakeBox {
   readonly token = "the-owner";
   /** By id: the stream, and how often its URL was made. */
@@ -103,7 +109,7 @@ export class FakeBox {
     } else if (path === "/api/v1/status") {
       answer(200, { addresses: { websocket: `127.0.0.1:${this.#port}` } });
     } else if (path.includes("/snapshot.jpg") || path.includes("/mjpeg")) {
-      response.writeHead(200, { "content-type": "image/jpeg" }).end("a picture");
+      response.writeHead(200, { "content-type": "image/png" }).end(PICTURE);
     } else if (path === "/api/v1/publishers" && request.method === "GET") {
       answer(200, { publishers: [...this.publishers].map(([key, stream]) => ({ id: key, stream })) });
     } else if (path === "/api/v1/publishers") {
