@@ -22,11 +22,14 @@ use crate::media::advice::Advisor;
 use crate::media::{Advice, StreamId};
 use crate::web::Door;
 use crate::web::error::{ApiError, ErrorBody};
+use crate::web::off::off;
 use crate::web::visitor::{Local, Visitor};
 use crate::wire::LinkStats;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
-    OpenApiRouter::new().routes(routes!(list, make)).routes(routes!(one, revoke))
+    OpenApiRouter::new()
+        .routes(routes!(publishers, make_publisher))
+        .routes(routes!(publisher, revoke_publisher))
 }
 
 /// More than one box serves in a lifetime, and few enough for the token file.
@@ -87,12 +90,12 @@ struct PublisherLink {
 #[utoipa::path(get, path = "/api/v1/publishers", tag = "publishers", responses(
     (status = 200, description = "The publishers", body = PublisherList),
     (status = "4XX", description = "Refused", body = ErrorBody)))]
-async fn list(
+async fn publishers(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
 ) -> Result<Json<PublisherList>, ApiError> {
     visitor.may(&door, Right::Admin, None)?;
-    let publishers = publishers(&door).iter().map(|(token, id)| view(&door, token, id)).collect();
+    let publishers = tied(&door).iter().map(|(token, id)| view(&door, token, id)).collect();
     Ok(Json(PublisherList { publishers }))
 }
 
@@ -101,7 +104,7 @@ async fn list(
     (status = 201, description = "Made", body = PublisherMade),
     (status = "4XX", description = "Refused", body = ErrorBody),
     (status = "5XX", description = "Not written down", body = ErrorBody)))]
-async fn make(
+async fn make_publisher(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     local: Option<Extension<Local>>,
@@ -113,7 +116,7 @@ async fn make(
     let stream = StreamId::new(&wanted.stream)?;
     let id = wanted.id.unwrap_or(wanted.stream);
     let status = door.ctx.status.borrow().clone().ok_or_else(ApiError::starting)?;
-    if publishers(&door).len() >= MAX_PUBLISHERS {
+    if tied(&door).len() >= MAX_PUBLISHERS {
         let message = format!("there are {MAX_PUBLISHERS} publishers: revoke those not in use");
         return Err(ApiError::new(StatusCode::CONFLICT, "too_many", message));
     }
@@ -134,7 +137,7 @@ async fn make(
     responses(
         (status = 200, description = "The publisher", body = PublisherView),
         (status = "4XX", description = "Refused, or no such publisher", body = ErrorBody)))]
-async fn one(
+async fn publisher(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     id: Result<Path<String>, PathRejection>,
@@ -151,7 +154,7 @@ async fn one(
         (status = 204, description = "Taken back"),
         (status = "4XX", description = "Refused, or no such publisher", body = ErrorBody),
         (status = "5XX", description = "Not written down", body = ErrorBody)))]
-async fn revoke(
+async fn revoke_publisher(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
     id: Result<Path<String>, PathRejection>,
@@ -166,12 +169,12 @@ async fn revoke(
 }
 
 /// The tokens that may publish one stream and nothing else.
-fn publishers(door: &Door) -> Vec<(TokenInfo, StreamId)> {
-    let tied = |token: TokenInfo| {
+fn tied(door: &Door) -> Vec<(TokenInfo, StreamId)> {
+    let of_one_stream = |token: TokenInfo| {
         let stream = token.stream.as_deref().and_then(|s| StreamId::new(s).ok())?;
         (token.rights == [Right::Publish]).then_some((token, stream))
     };
-    door.ctx.guard.list().into_iter().filter_map(tied).collect()
+    door.ctx.guard.list().into_iter().filter_map(of_one_stream).collect()
 }
 
 fn find(
@@ -179,7 +182,7 @@ fn find(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<(TokenInfo, StreamId), ApiError> {
     let Path(id) = id.map_err(|e| ApiError::bad_request("bad_path", e.body_text()))?;
-    publishers(door).into_iter().find(|(token, _)| token.name == id).ok_or_else(|| {
+    tied(door).into_iter().find(|(token, _)| token.name == id).ok_or_else(|| {
         let id: String = id.chars().take(80).collect();
         let message = format!("there is no publisher {id:?}: see /api/v1/publishers");
         ApiError::not_found("no_publisher", message)
@@ -212,17 +215,6 @@ fn dialled(asked: &str, local: Option<IpAddr>) -> String {
         Some(IpAddr::V6(ip)) => format!("[{ip}]"),
         Some(ip) => ip.to_string(),
         None => asked.to_owned(),
-    }
-}
-
-/// A small file is written: not where sockets are served.
-async fn off<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, AuthError> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(ApiError::from),
-        // The service ends.
-        Err(_) => Err(ApiError::starting()),
     }
 }
 
