@@ -191,16 +191,15 @@ promtool() {
     rm -rf "$temp"
 }
 
-# The viewer is tried in a real browser. A Node.js that is already there, from wherever, is used as it is.
-viewer_tests() {
-    local dir=tests/viewer have=tests/viewer/node_modules/.lock.sha256 sum
-    packages "$VIEWER_PACKAGES"
+# node_packages DIR: what DIR's lock file names. A Node.js that is already there, from wherever, is used as it is.
+node_packages() {
+    local dir=$1 have=$1/node_modules/.lock.sha256 sum
     command -v node >/dev/null && command -v npm >/dev/null || packages "$NODE_PACKAGES"
-    sum=$(sha256sum $dir/package-lock.json | cut -d' ' -f1)
-    grep -qsx "$sum" $have && return
+    sum=$(sha256sum "$dir/package-lock.json" | cut -d' ' -f1)
+    grep -qsx "$sum" "$have" && return
     say "installing the Node packages of $dir/package-lock.json"
-    step "check that the npm registry can be reached" npm ci --prefix $dir --no-audit --no-fund --ignore-scripts
-    echo "$sum" >$have
+    step "check that the npm registry can be reached" npm ci --prefix "$dir" --no-audit --no-fund --ignore-scripts
+    echo "$sum" >"$have"
 }
 
 # The photographs of the demo clip come out of a Debian package, so apt must know its packages.
@@ -342,7 +341,9 @@ clip
 if [[ $want_test == yes ]]; then
     test_packages
     promtool
-    viewer_tests
+    packages "$VIEWER_PACKAGES"
+    node_packages tests/viewer
+    node_packages mentra-app
     venv scripts/requirements-test.txt
     home_assistant
 fi

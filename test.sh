@@ -75,6 +75,13 @@ fuzz_targets() {
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} cargo build --manifest-path fuzz/Cargo.toml
 }
 
+# The whole app: types, lint, and tests with the real SDK, with the spotter that was built for the tests above, and ffmpeg.
+mentra_app() {
+    local spotter
+    spotter=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug/spotter
+    (cd mentra-app && npm run --silent lint && SPOTTER_BIN=$spotter npm test --silent)
+}
+
 # The tests themselves are built for this machine; only the program they start is the arm64 one.
 end_to_end_arm64() {
     SPOTTER_BIN=$PWD/board/run-arm64.sh cargo test --test end_to_end -- --test-threads=1
@@ -89,6 +96,7 @@ stage "the Yocto layer" yocto/check.sh
 [[ $arm64 == no ]] || begin_arm64_build
 stage "the page's arithmetic" node --test tests/viewer/unit/*.test.mjs
 stage "tests" cargo test --no-fail-fast
+stage "the app for MentraOS" mentra_app
 stage "tests without GStreamer and TensorFlow Lite" cargo test --no-fail-fast --no-default-features
 stage "fuzz targets build" fuzz_targets
 if [[ $arm64 == yes ]]; then

@@ -250,6 +250,7 @@ impl Guard {
 
     /// All tokens, without their secrets, the owner's first.
     pub fn list(&self) -> Vec<TokenInfo> {
+        self.look_at_file();
         self.state.read().tokens.list()
     }
 

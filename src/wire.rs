@@ -23,7 +23,7 @@ pub use attached::{Attached, PauseInfo, PinInUse, SourceInUse};
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
 pub use event::{Kept, event, message_id, visit_as_told};
 pub use filter::{BadFilter, Filter, Heard};
-pub use stats::{Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
+pub use stats::{LinkStats, Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 
 /// The version every message of this form carries.
 pub const VERSION: u32 = 1;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::board::{self, Board};
 use crate::decode::DecoderState;
 use crate::detect::worker::DetectorState;
-use crate::media::{StreamId, Streams};
+use crate::media::{BoardSigns, StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
     Addresses, Attached, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats,
@@ -108,18 +108,32 @@ impl Statistics {
 
     fn read(&self, meter: &mut StreamMeter, cpu: &mut Cpu) -> NodeStats {
         let before = std::mem::replace(cpu, Cpu::now());
+        let load = Load {
+            cpu_percent: cpu.percent_since(&before),
+            cpu_seconds: cpu.used_s,
+            memory_bytes: memory_bytes(),
+            temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
+            throttled: !board::throttled(Path::new("/")).is_empty(),
+        };
+        let (streams, now) = (self.streams.list(), Instant::now());
+        // Advice follows from what is read here; whoever reads keeps it up to date.
+        streams.iter().for_each(|stream| stream.advise(signs(&load), now));
         NodeStats {
             uptime_s: self.started.elapsed().as_secs(),
-            load: Load {
-                cpu_percent: cpu.percent_since(&before),
-                cpu_seconds: cpu.used_s,
-                memory_bytes: memory_bytes(),
-                temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
-                throttled: !board::throttled(Path::new("/")).is_empty(),
-            },
-            streams: meter.read(&self.streams.list(), Instant::now()),
+            load,
+            streams: meter.read(&streams, now),
             counters: self.groups.iter().map(|(name, read)| (*name, read())).collect(),
         }
+    }
+}
+
+/// What of the load speaks for sending less.
+fn signs(load: &Load) -> BoardSigns {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    BoardSigns {
+        busy: load.cpu_percent.map(|percent| percent / 100.0 / cores),
+        temperature_c: load.temperature_c,
+        throttled: load.throttled,
     }
 }
 

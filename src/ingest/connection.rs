@@ -312,6 +312,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", &text)));
             }
         };
+        publication.sign(&grant.who);
         for answer in self.protocol.accept(request)? {
             self.say(&answer);
         }

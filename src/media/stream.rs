@@ -11,6 +11,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::advice::{Advice, Advisor, BoardSigns, Signs};
+use super::link::{Link, LinkMeter};
 use super::ring::Ring;
 use super::unit::{MediaTime, StreamId, Unit, VideoParams};
 use crate::health::{Counter, Latency};
@@ -41,6 +43,7 @@ pub struct Stream {
     pub ring: Arc<Ring>,
     pub counters: StreamCounters,
     seat: Mutex<Seat>,
+    advisor: Mutex<Advisor>,
 }
 
 /// The publisher's place at a stream.
@@ -54,6 +57,11 @@ struct Seat {
     /// The newest unit's time and when it came: where a returning publisher's time line goes on.
     last: Option<(MediaTime, Instant)>,
     params: Option<Arc<VideoParams>>,
+    link: LinkMeter,
+    /// By which token's name the publisher came in; `None` for those without a name.
+    by: Option<String>,
+    /// The last publisher was sent away with its token.
+    revoked: bool,
 }
 
 /// What is counted of one stream, each drop under its own name.
@@ -210,6 +218,25 @@ impl Streams {
         }
     }
 
+    /// Sends a stream's publisher away if it came in by the token of this name. Whether it was there.
+    pub fn send_away(&self, id: &StreamId, token: &str) -> bool {
+        let sent = {
+            let all = self.all.lock();
+            let Some(stream) = all.get(id) else { return false };
+            let mut seat = stream.seat.lock();
+            let there = seat.left.is_none() && seat.by.as_deref() == Some(token);
+            if there {
+                seat.clear();
+                seat.revoked = true;
+            }
+            there
+        };
+        if sent {
+            self.announce();
+        }
+        sent
+    }
+
     pub fn resume(&self) {
         let _all = self.all.lock();
         self.paused.store(false, Ordering::Relaxed);
@@ -259,6 +286,9 @@ impl Seat {
         }
         self.turn += 1;
         self.left = None;
+        self.by = None;
+        self.revoked = false;
+        self.link.restart();
         Ok(())
     }
 
@@ -279,7 +309,28 @@ impl Stream {
             ring: Ring::new(gop_budget_bytes),
             counters: StreamCounters::default(),
             seat: Mutex::default(),
+            advisor: Mutex::default(),
         }
+    }
+
+    /// How the publisher's link does.
+    pub fn link(&self, now: Instant) -> Link {
+        self.seat.lock().link.read(now)
+    }
+
+    /// What the publisher is advised to send.
+    pub fn advice(&self) -> Advice {
+        self.advisor.lock().advice()
+    }
+
+    /// Takes note of how link and board stand, about once a second however often it is asked.
+    pub fn advise(&self, board: BoardSigns, now: Instant) {
+        let (online, link) = {
+            let seat = self.seat.lock();
+            (seat.left.is_none(), seat.link.read(now))
+        };
+        let (gaps, publications) = (self.counters.gaps.get(), self.counters.publishers.get());
+        self.advisor.lock().look(&Signs { online, link, gaps, publications, board }, now);
     }
 
     pub fn summary(&self) -> StreamSummary {
@@ -306,6 +357,9 @@ pub enum Displaced {
     TakenOver,
     #[error("spotter was paused for privacy")]
     Paused,
+    /// Glasses look for the first word and stop trying, which is right here.
+    #[error("Unauthorized: the token of this publisher was revoked")]
+    Revoked,
 }
 
 impl Publication {
@@ -325,9 +379,20 @@ impl Publication {
 
     /// Of a publication that was displaced.
     pub fn why_displaced(&self) -> Displaced {
-        match self.streams.is_paused() {
-            true => Displaced::Paused,
-            false => Displaced::TakenOver,
+        if self.streams.is_paused() {
+            Displaced::Paused
+        } else if self.stream.seat.lock().revoked {
+            Displaced::Revoked
+        } else {
+            Displaced::TakenOver
+        }
+    }
+
+    /// Says by which token's name the publisher came in, so that it can be sent away with it.
+    pub fn sign(&self, token: &str) {
+        let mut seat = self.stream.seat.lock();
+        if seat.turn == self.turn {
+            seat.by = Some(token.to_owned());
         }
     }
 
@@ -338,11 +403,18 @@ impl Publication {
         {
             let mut seat = self.stream.seat.lock();
             if seat.turn != self.turn {
+                drop(seat);
                 return Err(self.why_displaced());
             }
             let (pts, mono) = match &unit {
-                Unit::Video(u) => (u.pts, u.arrived.mono),
-                Unit::Audio(u) => (u.pts, u.arrived.mono),
+                Unit::Video(u) => {
+                    seat.link.picture(u.arrived.mono, u.dts, unit.len());
+                    (u.pts, u.arrived.mono)
+                }
+                Unit::Audio(u) => {
+                    seat.link.sound(unit.len());
+                    (u.pts, u.arrived.mono)
+                }
             };
             let newest = seat.last.map_or(pts, |(last, _)| last.max(pts));
             seat.last = Some((newest, mono));
@@ -424,6 +496,27 @@ mod tests {
         streams.sweep(Instant::now() + Duration::from_secs(60));
         assert!(streams.list().is_empty());
         assert!(reader.next().await.is_none());
+    }
+
+    #[test]
+    fn a_publisher_is_sent_away_with_its_token_and_nobody_else() {
+        let streams = streams();
+        let cam = streams.claim(&id("a"), Takeover::Refused).unwrap();
+        assert!(!streams.send_away(&id("a"), "cam"), "it has no name yet");
+        cam.sign("cam");
+        assert!(!streams.send_away(&id("a"), "other") && !streams.send_away(&id("b"), "cam"));
+        assert!(streams.send_away(&id("a"), "cam"));
+        assert!(cam.displaced().is_cancelled());
+        assert_eq!(cam.why_displaced(), Displaced::Revoked);
+        assert_eq!(streams.watch().borrow()[0].status, StreamStatus::Waiting);
+        assert!(!streams.send_away(&id("a"), "cam"), "it is gone");
+        // Its place is free for another, and what the first does late does not matter.
+        let other = streams.claim(&id("a"), Takeover::Refused).unwrap();
+        cam.sign("cam");
+        assert!(!streams.send_away(&id("a"), "cam"));
+        drop(cam);
+        assert_eq!(streams.watch().borrow()[0].status, StreamStatus::Online);
+        assert!(!other.displaced().is_cancelled());
     }
 
     #[test]

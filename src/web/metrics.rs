@@ -78,6 +78,12 @@ fn stream_metrics(page: &mut Page, s: &StreamStats) {
     page.gauge("spotter_stream_frame_rate", help, &labels, s.fps);
     let help = "Searched pictures a second, over the last second.";
     page.gauge("spotter_stream_detection_rate", help, &labels, s.detections_per_s);
+    let help = "What came a second, over the last five.";
+    page.gauge("spotter_stream_rate_bytes", help, &labels, s.link.bitrate_bps as f64 / 8.0);
+    let help = "How much the pictures' arrival varies, smoothed.";
+    page.gauge("spotter_stream_jitter_seconds", help, &labels, s.link.jitter_ms / 1000.0);
+    let help = "How much later the newest picture came than the promptest of the last minute.";
+    page.gauge("spotter_stream_behind_seconds", help, &labels, s.link.behind_ms / 1000.0);
     let stages = &s.latency_ms;
     for (stage, p) in [
         ("decode", stages.decode),

@@ -11,6 +11,7 @@ mod health; // /healthz, /readyz
 mod hls; // live video as low-latency HLS
 mod live; // live video by WebSocket
 mod metrics; // /metrics
+mod off; // what waits for the disk
 mod now; // the newest detections and statistics
 mod visitor; // who asks
 pub mod whep; // live video over WebRTC

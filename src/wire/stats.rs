@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::health::Percentiles;
-use crate::media::{Stream, StreamId, StreamStatus};
+use crate::media::{Advice, Link, Stream, StreamId, StreamStatus};
 
 /// What the machine's parts take, where it tells.
 #[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
@@ -47,7 +47,37 @@ pub struct StreamStats {
     pub fps: f64,
     pub detections_per_s: f64,
     pub latency_ms: StreamLatency,
+    pub link: LinkStats,
+    /// What its publisher had better send, by link and load.
+    pub advice: Advice,
     pub counters: serde_json::Value,
+}
+
+/// How a publisher's link does.
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+pub struct LinkStats {
+    /// Over the last five seconds, sound included.
+    pub bitrate_bps: u64,
+    /// Pictures that came a second, over the last five.
+    pub fps: f64,
+    /// Of their arrival, smoothed.
+    pub jitter_ms: f64,
+    /// How much later the newest came than the promptest of the last minute.
+    pub behind_ms: f64,
+    /// Times that nothing came although it was due.
+    pub stalls: u64,
+}
+
+impl From<Link> for LinkStats {
+    fn from(link: Link) -> Self {
+        Self {
+            bitrate_bps: link.bitrate_bps as u64,
+            fps: (link.fps * 10.0).round() / 10.0,
+            jitter_ms: super::ms(link.jitter),
+            behind_ms: super::ms(link.behind),
+            stalls: link.stalls,
+        }
+    }
 }
 
 /// Milliseconds.
@@ -99,6 +129,8 @@ impl StreamMeter {
                 infer: c.infer.percentiles(),
                 total: c.total.percentiles(),
             },
+            link: stream.link(now).into(),
+            advice: stream.advice(),
             counters: counters(stream),
         }
     }

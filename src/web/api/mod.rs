@@ -6,6 +6,7 @@ mod node; // status and statistics
 mod pause; // nothing is seen or recorded for a while
 mod pictures; // snapshot.jpg, mjpeg
 mod publish; // where to publish to
+mod publishers; // publish URLs, made and taken back
 mod recordings; // what is recorded, and any part of it
 mod settings; // what can be switched of a stream
 mod streams; // which streams there are
@@ -51,6 +52,7 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(settings::routes())
         .merge(pictures::routes())
         .merge(publish::routes())
+        .merge(publishers::routes())
         .merge(events::routes())
         .merge(recordings::routes())
         .merge(node::routes())

@@ -67,7 +67,7 @@ async fn publish(
 }
 
 /// `asked` is the request's Host; `own` the address of the RTMP door as the network dials it.
-fn publish_url(asked: &str, own: &str, id: &StreamId, token: Option<&str>) -> String {
+pub(super) fn publish_url(asked: &str, own: &str, id: &StreamId, token: Option<&str>) -> String {
     let (own_host, port) = own.rsplit_once(':').unwrap_or((own, "1935"));
     let name = match asked.rsplit_once(':') {
         Some((name, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => name,

@@ -17,6 +17,7 @@ use crate::control::{ControlError, Setting, Settings};
 use crate::web::Door;
 use crate::web::asked::OfStream;
 use crate::web::error::{ApiError, ErrorBody};
+use crate::web::off::off;
 use crate::web::visitor::Visitor;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
@@ -95,17 +96,6 @@ async fn forget(
     visitor.may(&door, Right::Admin, Some(&id))?;
     let control = Arc::clone(&door.ctx.control);
     off(move || control.forget(&id)).await.map(|()| StatusCode::NO_CONTENT)
-}
-
-/// A small file is written: not where sockets are served.
-async fn off<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ControlError> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(ApiError::from),
-        // The service ends.
-        Err(_) => Err(ApiError::starting()),
-    }
 }
 
 impl From<ControlError> for ApiError {
