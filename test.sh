@@ -75,11 +75,19 @@ fuzz_targets() {
     CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} cargo build --manifest-path fuzz/Cargo.toml
 }
 
-# The whole app: types, lint, and tests with the real SDK, with the spotter that was built for the tests above, and ffmpeg.
+# The whole app: types, lint, and tests with the real SDK, with the spotter that was built for the tests above, and ffmpeg. The SDK is
+# an ES module that does not say so: Node.js before 20.19, as Debian 12 has it, cannot load it.
 mentra_app() {
     local spotter
     spotter=$(realpath -m "${CARGO_TARGET_DIR:-target}")/debug/spotter
-    (cd mentra-app && npm run --silent lint && SPOTTER_BIN=$spotter npm test --silent)
+    cd mentra-app || return
+    npm run --silent lint || return
+    if ! node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'; then
+        echo "SKIPPED: the app for MentraOS: its SDK needs Node.js 20.19 or newer, here is $(node --version); only what needs no SDK is tested"
+        npm run --silent build && node --test dist/test/machine.test.js dist/test/tell.test.js
+        return
+    fi
+    SPOTTER_BIN=$spotter npm test --silent
 }
 
 # The tests themselves are built for this machine; only the program they start is the arm64 one.

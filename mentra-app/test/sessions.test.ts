@@ -20,8 +20,8 @@ const PACKAGE = "org.example.spotter";
 const KEY = "an-api-key";
 const ANNA = "anna@example.org";
 const BEN = "ben@example.org";
-/** Time-outs that a test can wait for. */
-const FAST = { boxMs: 2_000, glassesMs: 800, connectMs: 800, unseenMs: 1_000, degradedMs: 1_500, pauseMs: 300, firstRetryMs: 50, lastRetryMs: 200, settleMs: 0, provenMs: 60_000 };
+/** Pauses that a test can wait for; time-outs that a busy machine does not run into, but where a test is about them. */
+const FAST = { boxMs: 15_000, glassesMs: 15_000, connectMs: 15_000, unseenMs: 15_000, degradedMs: 1_500, pauseMs: 300, firstRetryMs: 50, lastRetryMs: 200, settleMs: 0, provenMs: 60_000 };
 
 let cloud: Cloud;
 let box: FakeBox;
@@ -193,7 +193,7 @@ test("the cloud's line breaks: the stream lives on, and the session with it", as
   anna.socket?.terminate();
   await until("away", () => view()?.cloud === false);
   assert.equal(phase(), "live");
-  await until("back", () => view()?.cloud === true, 10_000);
+  await until("back", () => view()?.cloud === true);
   assert.equal(anna.streams, 1);
   assert.equal(phase(), "live");
   // What the wearer is told goes out again.
@@ -211,7 +211,7 @@ test("the cloud's line is lost for good: the URL is taken back though nobody can
   const anna = await live();
   cloud.ways.shut = true;
   anna.socket?.terminate();
-  await until("the session is over", () => phase() === "gone", 15_000);
+  await until("the session is over", () => phase() === "gone");
   await until("the URL is taken back", () => box.publishers.size === 0);
   // The cloud starts it again, as it does.
   cloud.ways.shut = false;

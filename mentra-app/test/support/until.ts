@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-export async function until(what: string, holds: () => boolean, atMostMs = 15_000): Promise<void> {
+export async function until(what: string, holds: () => boolean, atMostMs = 40_000): Promise<void> {
   const end = Date.now() + atMostMs;
   while (!holds()) {
     assert.ok(Date.now() < end, `waited too long for: ${what}`);
