@@ -126,6 +126,8 @@ pub struct Decode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DetectBackend {
+    /// The accelerators that this board has, then the CPU.
+    Auto,
     Tflite,
     /// Finds one "dog" in the middle of every picture; for machines and tests without a model.
     Fake,
@@ -153,10 +155,13 @@ pub struct Detect {
 }
 
 /// An external TFLite delegate (Coral Edge TPU, NPU, GPU).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delegate {
     pub path: PathBuf,
+    /// A model made for it, as in `Detect::model`, which stays the CPU's. Empty: the same.
+    #[serde(default)]
+    pub model: String,
     #[serde(default)]
     pub options: BTreeMap<String, String>,
 }
@@ -309,7 +314,7 @@ pub const COCO_ANIMALS: [&str; 10] =
 impl Default for Detect {
     fn default() -> Self {
         let backend =
-            if cfg!(feature = "tflite") { DetectBackend::Tflite } else { DetectBackend::Fake };
+            if cfg!(feature = "tflite") { DetectBackend::Auto } else { DetectBackend::Fake };
         Self {
             backend,
             model: "auto".into(),

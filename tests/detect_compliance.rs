@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "tflite")]
+#[path = "support/delegate.rs"]
+mod delegate;
 #[path = "support/skip.rs"]
 mod skip;
 
@@ -105,4 +108,22 @@ fn every_shipped_model_complies() {
             Err(e) => panic!("{model}: {e}"),
         }
     }
+}
+
+#[cfg(feature = "tflite")]
+#[test]
+fn a_model_on_a_delegate_complies() {
+    let bench = match delegate::Bench::new() {
+        Ok(bench) => bench,
+        Err(why) => return skip::skip(&why),
+    };
+    let cfg = config::Detect {
+        model: "picodet-s-320".into(),
+        min_confidence: Some(0.02),
+        animals: config::Detect::default().animals,
+        ..bench.settings(&[])
+    };
+    let mut detector = open(&cfg, &Paths::new("/nonexistent")).unwrap();
+    comply(&mut *detector, &config::COCO_ANIMALS.into());
+    assert_eq!(detector.info().backend, "tflite-delegate", "{:?}", detector.info());
 }

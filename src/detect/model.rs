@@ -199,8 +199,7 @@ mod tests {
             width: 100,
             height: 100,
             threads: 1,
-            library: String::new(),
-            refusals: Vec::new(),
+            ..DetectorInfo::default()
         };
         ModelDetector::new(Box::new(engine), &manifest, &wanted, None, info).unwrap()
     }
