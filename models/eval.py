@@ -1,6 +1,6 @@
 """Prints COCO mAP and milliseconds a picture for any model manifest; builds and changes nothing.
 
-    python models/eval.py models/X.toml --images DIR --instances FILE [--float FILE] [--threads 1 2]
+    python models/eval.py models/X.toml --images DIR --instances FILE [--float FILE | --onnx] [--threads 1 2]
 
 AP is pycocotools' bbox AP over all classes of the labels that the instances file knows, and over the ten
 animals of COCO. Time is the fastest of many bare `invoke` calls, pre- and postprocessing excluded: the
@@ -125,6 +125,32 @@ class Model:
         return min(times[5:]) * 1e3
 
 
+class OnnxModel:
+    """The manifest's ONNX twin in ONNX Runtime on the CPU; real values in and out."""
+
+    def __init__(self, path, threads):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0]
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, value):
+        return dict(zip(self.names, self.session.run(self.names, {self.input.name: value})))
+
+    def milliseconds(self, runs=60):
+        """Time of the fastest invocation after a warm-up."""
+        value = np.zeros(self.input.shape, np.float32)
+        times = []
+        for run in range(runs + 5):
+            start = time.perf_counter()
+            self.session.run(self.names, {self.input.name: value})
+            times.append(time.perf_counter() - start)
+        return min(times[5:]) * 1e3
+
+
 def detect_picture(model, manifest, image, threshold, resample="antialias"):
     """Class ids, scores and boxes (clipped, pixels of the picture) of one PIL image."""
     spec = manifest["input"]
@@ -176,6 +202,7 @@ def main():
     parser.add_argument("--images", required=True, help="folder of pictures")
     parser.add_argument("--instances", required=True, help="COCO instances JSON")
     parser.add_argument("--float", dest="twin", help="judge this float .tflite in place of the manifest's file")
+    parser.add_argument("--onnx", action="store_true", help="judge the manifest's ONNX twin (needs onnxruntime)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--resample", choices=["antialias", "two-tap"], default="antialias")
     parser.add_argument("--json", action="store_true", help="one JSON object a line in place of the table")
@@ -187,10 +214,12 @@ def main():
         print("|---|---|---|---|---|---|")
     for path in args.manifests:
         manifest = load_manifest(path)
-        file = args.twin or manifest["path"]
-        row = {"name": manifest["name"] + (" float" if args.twin else " int8")}
-        row |= average_precision(Model(file, max(args.threads)), manifest, args.images, args.instances, args.resample)
-        row["ms"] = [round(Model(file, count).milliseconds(), 1) for count in args.threads]
+        file, kind = args.twin or manifest["path"], Model
+        if args.onnx:
+            file, kind = manifest["path"].parent / manifest["onnx"]["file"], OnnxModel
+        row = {"name": manifest["name"] + (" float" if args.twin else " onnx" if args.onnx else " int8")}
+        row |= average_precision(kind(file, max(args.threads)), manifest, args.images, args.instances, args.resample)
+        row["ms"] = [round(kind(file, count).milliseconds(), 1) for count in args.threads]
         if args.json:
             print(json.dumps(row))
         else:

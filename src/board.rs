@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use drivers::{DelegateReport, driver_of, kernel_drivers};
+pub use drivers::{DelegateReport, driver_of, kernel_drivers, nvidia_driver};
 pub use sensors::{Zone, since_boot, tells_throttling, temperature_c, throttled, zones};
 
 use crate::decode::{self, DecoderReport};

@@ -129,6 +129,8 @@ pub enum DetectBackend {
     /// The accelerators that this board has, then the CPU.
     Auto,
     Tflite,
+    /// ONNX Runtime with `Onnx::providers`, then on the CPU.
+    Onnx,
     /// Finds one "dog" in the middle of every picture; for machines and tests without a model.
     Fake,
 }
@@ -146,6 +148,7 @@ pub struct Detect {
     /// Interpreter threads; 0: the board's choice.
     pub threads: usize,
     pub delegate: Option<Delegate>,
+    pub onnx: Onnx,
     /// Detections a second and stream, at most.
     pub rate_hz: f64,
     /// Labels that count as animals; ["*"] takes every label of the model.
@@ -164,6 +167,26 @@ pub struct Delegate {
     pub model: String,
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Onnx {
+    /// libonnxruntime.so. Empty: where `Detect::library` is looked for.
+    pub library: PathBuf,
+    /// Tried in this order, before the CPU.
+    pub providers: Vec<Provider>,
+    /// A provider's own, as ONNX Runtime names them.
+    pub options: BTreeMap<Provider, BTreeMap<String, String>>,
+}
+
+/// What runs a model for ONNX Runtime in the CPU's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    Tensorrt,
+    Cuda,
+    Openvino,
 }
 
 /// When an animal is real, and when it is gone.
@@ -314,7 +337,7 @@ pub const COCO_ANIMALS: [&str; 10] =
 impl Default for Detect {
     fn default() -> Self {
         let backend =
-            if cfg!(feature = "tflite") { DetectBackend::Auto } else { DetectBackend::Fake };
+            if cfg!(feature = "engines") { DetectBackend::Auto } else { DetectBackend::Fake };
         Self {
             backend,
             model: "auto".into(),
@@ -322,6 +345,7 @@ impl Default for Detect {
             library: PathBuf::new(),
             threads: 0,
             delegate: None,
+            onnx: Onnx::default(),
             rate_hz: 10.0,
             animals: COCO_ANIMALS.map(String::from).to_vec(),
             min_confidence: None,

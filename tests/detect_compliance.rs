@@ -87,12 +87,12 @@ fn the_fake_complies() {
     assert_eq!(&*detector.detect(&grey.view()).unwrap()[0].label, "dog");
 }
 
-#[test]
-fn every_shipped_model_complies() {
+/// Every shipped model in one runtime.
+fn shipped_models_comply(backend: DetectBackend) {
     for model in ["yolov4-tiny-416", "picodet-s-416", "picodet-s-320"] {
         // A low threshold, so that noise gives boxes to look at.
         let cfg = config::Detect {
-            backend: DetectBackend::Tflite,
+            backend,
             model: std::env::var("SPOTTER_TEST_MODEL").unwrap_or_else(|_| model.into()),
             min_confidence: Some(0.02),
             ..Default::default()
@@ -102,12 +102,24 @@ fn every_shipped_model_complies() {
                 println!("asking {:?}", detector.info());
                 comply(&mut *detector, &config::COCO_ANIMALS.into());
             }
-            Err(e @ (OpenError::NoLibrary { .. } | OpenError::NotBuilt)) => {
-                skip::skip(&e.to_string())
-            }
+            Err(
+                e @ (OpenError::NoLibrary { .. }
+                | OpenError::NoOnnxRuntime { .. }
+                | OpenError::NotBuilt { .. }),
+            ) => skip::skip(&e.to_string()),
             Err(e) => panic!("{model}: {e}"),
         }
     }
+}
+
+#[test]
+fn every_shipped_model_complies() {
+    shipped_models_comply(DetectBackend::Tflite);
+}
+
+#[test]
+fn every_shipped_model_complies_in_onnx_runtime() {
+    shipped_models_comply(DetectBackend::Onnx);
 }
 
 #[cfg(feature = "tflite")]

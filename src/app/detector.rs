@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::Failure;
-use crate::board::{self, Board};
-use crate::config::{self, Config};
+use crate::board::{self, Board, BoardKind};
+use crate::config::{self, Config, Provider};
 use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
@@ -30,15 +30,16 @@ pub(super) fn paths(board: &Board, state_dir: PathBuf) -> detect::Paths {
         model: String::new(),
         options: BTreeMap::new(),
     };
+    let delegates = whole.into_iter().filter_map(|d| d.path).map(delegate).map(Way::Delegate);
+    let providers: &[Provider] = match board.kind {
+        BoardKind::JetsonOrin | BoardKind::JetsonOther => &[Provider::Tensorrt, Provider::Cuda],
+        _ => &[],
+    };
+    let providers = providers.iter().map(|provider| Way::Onnx(Some(*provider)));
     detect::Paths {
         default_model: profile.model.into(),
         default_threads: profile.threads,
-        accelerators: whole
-            .into_iter()
-            .filter_map(|d| d.path)
-            .map(delegate)
-            .map(Way::Delegate)
-            .collect(),
+        accelerators: delegates.chain(providers).collect(),
         hints: hints.collect(),
         ..detect::Paths::new(state_dir)
     }

@@ -124,6 +124,13 @@ pub fn kernel_drivers(library: &Path) -> Vec<String> {
     known.map(|k| kernel_modules(Path::new("/"), k)).unwrap_or_default()
 }
 
+/// NVIDIA's driver and its version, where it is loaded.
+pub fn nvidia_driver() -> Option<String> {
+    let module = Path::new("/sys/module/nvidia");
+    let version = text(&module.join("version")).map(|v| format!(" {v}")).unwrap_or_default();
+    module.exists().then(|| format!("driver nvidia{version}"))
+}
+
 fn kernel_modules(root: &Path, known: &Known) -> Vec<String> {
     let loaded = known.modules.iter().filter_map(|module| {
         let folder = root.join("sys/module").join(module);

@@ -150,6 +150,7 @@ impl Config {
             "is empty, so nothing could ever be found: name labels, or [\"*\"] for all".to_owned()
         });
         p.file("detect.library", &d.library);
+        p.file("detect.onnx.library", &d.onnx.library);
         if let Some(Delegate { path, options, .. }) = &d.delegate {
             p.unless(!path.as_os_str().is_empty(), "detect.delegate.path", || {
                 "is empty: give the delegate's shared library".to_owned()

@@ -1,8 +1,8 @@
 //! Every backend that spotter has heard of, for those who list them: each a way that can be tried, or why there is none.
 
-use super::choose::Way;
+use super::choose::{Way, ways};
 use super::{Detector, OpenError, Paths};
-use crate::config;
+use crate::config::{self, Provider};
 
 /// A backend by its name, and how to try it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +14,15 @@ pub struct Backend {
 
 /// All backends, the accelerators of this machine first.
 pub fn backends(cfg: &config::Detect, paths: &Paths) -> Vec<Backend> {
-    let configured = cfg.delegate.iter().cloned().map(Way::Delegate);
-    let mut ways: Vec<Way> = configured.collect();
-    for found in &paths.accelerators {
-        if !ways.contains(found) {
-            ways.push(found.clone());
+    let auto = config::Detect { backend: config::DetectBackend::Auto, ..cfg.clone() };
+    let mut ways = ways(&auto, &paths.accelerators);
+    // Whether a provider is in the library is for the library to say.
+    for provider in [Provider::Tensorrt, Provider::Cuda, Provider::Openvino] {
+        let way = Way::Onnx(Some(provider));
+        if cfg!(feature = "onnx") && !ways.contains(&way) {
+            ways.push(way);
         }
     }
-    ways.push(Way::Tflite);
     let tried = ways.into_iter().map(|way| Backend { name: way.to_string(), way: Ok(way) });
     let never = NEVER.iter().map(|(name, why)| Backend { name: (*name).into(), way: Err(why) });
     tried.chain(never).collect()
@@ -31,11 +32,11 @@ pub fn backends(cfg: &config::Detect, paths: &Paths) -> Vec<Backend> {
 const NEVER: &[(&str, &str)] = &[
     (
         "LiteRT",
-        "its library runs .tflite models through TensorFlow Lite's own interface too: name libLiteRt.so in detect.library where it exports that; its newer interface is not used (docs/decisions.md)",
+        "its binding has no setting for threads yet; TensorFlow Lite runs the same models (docs/decisions.md)",
     ),
     (
         "Hailo",
-        "there is no maintained Rust binding, and its models (HEF) come out of a closed compiler; docs/decisions.md tells what would be needed",
+        "its models (HEF) come out of a closed compiler, and nobody keeps up a Rust binding; docs/decisions.md tells what it would take",
     ),
 ];
 
@@ -45,15 +46,15 @@ pub fn open_only(
     paths: &Paths,
     way: &Way,
 ) -> Result<Box<dyn Detector>, OpenError> {
-    #[cfg(feature = "tflite")]
+    #[cfg(feature = "engines")]
     {
         let mut detector = super::opening::one_way(cfg, paths, way)?;
         super::self_test::run(&mut *detector).map_err(OpenError::SelfTest)?;
         Ok(detector)
     }
-    #[cfg(not(feature = "tflite"))]
+    #[cfg(not(feature = "engines"))]
     {
         let _ = (cfg, paths, way);
-        Err(OpenError::NotBuilt)
+        Err(OpenError::NotBuilt { runtime: "any runtime", feature: "tflite" })
     }
 }

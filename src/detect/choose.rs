@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::{self, DetectBackend};
+use crate::config::{self, DetectBackend, Provider};
 
 /// One way to run a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,12 +11,19 @@ pub enum Way {
     Delegate(config::Delegate),
     /// TensorFlow Lite on the CPU.
     Tflite,
+    /// ONNX Runtime with one of its providers; `None` is the CPU.
+    Onnx(Option<Provider>),
 }
 
 impl Way {
     /// Whether a device and its driver take part, which may be missing, fail, hang and come back.
     pub fn is_accelerated(&self) -> bool {
-        matches!(self, Self::Delegate(_))
+        matches!(self, Self::Delegate(_) | Self::Onnx(Some(_)))
+    }
+
+    /// Whether opening takes minutes: TensorRT times kernels for the model, once for each machine.
+    pub fn opens_slowly(&self) -> bool {
+        matches!(self, Self::Onnx(Some(Provider::Tensorrt)))
     }
 }
 
@@ -25,30 +32,43 @@ impl fmt::Display for Way {
         match self {
             Self::Delegate(delegate) => write!(f, "delegate {}", delegate.path.display()),
             Self::Tflite => write!(f, "TensorFlow Lite on the CPU"),
+            Self::Onnx(None) => write!(f, "ONNX Runtime on the CPU"),
+            Self::Onnx(Some(Provider::Tensorrt)) => write!(f, "ONNX Runtime with TensorRT"),
+            Self::Onnx(Some(Provider::Cuda)) => write!(f, "ONNX Runtime with CUDA"),
+            Self::Onnx(Some(Provider::Openvino)) => write!(f, "ONNX Runtime with OpenVINO"),
         }
     }
 }
 
 /// The ways that the configuration means, best first. `found` are the accelerators of this machine in the board's order.
 pub fn ways(cfg: &config::Detect, found: &[Way]) -> Vec<Way> {
-    let configured = cfg.delegate.iter().cloned().map(Way::Delegate);
+    let delegate = cfg.delegate.iter().cloned().map(Way::Delegate);
+    let providers = cfg.onnx.providers.iter().map(|provider| Way::Onnx(Some(*provider)));
     match cfg.backend {
         DetectBackend::Fake => Vec::new(),
-        DetectBackend::Tflite => configured.chain([Way::Tflite]).collect(),
+        DetectBackend::Tflite => delegate.chain([Way::Tflite]).collect(),
+        DetectBackend::Onnx => providers.chain([Way::Onnx(None)]).collect(),
         DetectBackend::Auto => {
-            let mut ways: Vec<_> = configured.collect();
-            // One that the owner configured is not tried twice.
+            let mut ways: Vec<_> = delegate.chain(providers).collect();
+            // What the owner configured is not tried twice.
             let new = |way: &&Way| match (way, &cfg.delegate) {
                 (Way::Delegate(found), Some(asked)) => {
                     found.path.file_name() != asked.path.file_name()
                 }
-                _ => true,
+                _ => !ways.contains(way),
             };
-            ways.extend(found.iter().filter(new).cloned());
-            ways.push(Way::Tflite);
+            let found: Vec<_> = found.iter().filter(new).cloned().collect();
+            ways.extend(found);
+            ways.extend(on_cpu());
             ways
         }
     }
+}
+
+/// The CPU's runtimes in this program, best first.
+pub(super) fn on_cpu() -> impl Iterator<Item = Way> {
+    let tflite = cfg!(feature = "tflite").then_some(Way::Tflite);
+    tflite.into_iter().chain(cfg!(feature = "onnx").then_some(Way::Onnx(None)))
 }
 
 #[cfg(test)]
@@ -63,13 +83,20 @@ mod tests {
     fn the_owner_s_delegate_comes_first_and_the_cpu_last() {
         let found = [Way::Delegate(delegate("/usr/lib/libedgetpu.so.1"))];
         let auto = config::Detect { backend: DetectBackend::Auto, ..Default::default() };
-        assert_eq!(ways(&auto, &found), [found[0].clone(), Way::Tflite]);
+        let then = |first: &[Way]| first.iter().cloned().chain(on_cpu()).collect::<Vec<_>>();
+        assert_eq!(ways(&auto, &found), then(&[found[0].clone()]));
         let own = delegate("/opt/mine.so");
         let cfg = config::Detect { delegate: Some(own.clone()), ..auto.clone() };
-        assert_eq!(ways(&cfg, &found), [Way::Delegate(own), found[0].clone(), Way::Tflite]);
+        assert_eq!(ways(&cfg, &found), then(&[Way::Delegate(own), found[0].clone()]));
         let same = delegate("libedgetpu.so.1");
         let cfg = config::Detect { delegate: Some(same.clone()), ..auto.clone() };
-        assert_eq!(ways(&cfg, &found), [Way::Delegate(same), Way::Tflite]);
+        assert_eq!(ways(&cfg, &found), then(&[Way::Delegate(same)]));
+        let cuda = Way::Onnx(Some(Provider::Cuda));
+        let mut cfg = auto.clone();
+        cfg.onnx.providers = vec![Provider::Cuda];
+        assert_eq!(ways(&cfg, std::slice::from_ref(&cuda)), then(std::slice::from_ref(&cuda)));
+        cfg.backend = DetectBackend::Onnx;
+        assert_eq!(ways(&cfg, &found), [cuda, Way::Onnx(None)]);
         let cpu = config::Detect { backend: DetectBackend::Tflite, ..auto };
         assert_eq!(ways(&cpu, &found), [Way::Tflite]);
     }

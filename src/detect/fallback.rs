@@ -65,7 +65,7 @@ impl Fallback {
     /// Opens the first of the ways that can be had.
     ///
     /// # Errors
-    /// The last way's, when none can.
+    /// The CPU's, when none can: what is wrong there is wrong everywhere, as a rule.
     pub(super) fn open(
         ways: Vec<Way>,
         back_off: &BackOff,
@@ -85,28 +85,47 @@ impl Fallback {
         let ways = tried.collect();
         let mut this = Self { ways, current: None, retry: None, open, versions, info, hints };
         match this.open_from(0) {
-            Some(error) if this.current.is_none() => Err(error),
-            _ => Ok(this),
+            Some(error) => Err(error),
+            None => Ok(this),
         }
     }
 
-    /// Opens the first way at or behind `at` that works; the last refusal, if there was any.
+    /// Opens the first way at or behind `at` that works; the refusal to tell if none did.
     fn open_from(&mut self, at: usize) -> Option<OpenError> {
-        let mut last = None;
+        let mut told: Option<OpenError> = None;
+        let mut cpu_spoke = false;
         for at in at..self.ways.len() {
+            let way = &self.ways[at].way;
+            let on_cpu = !way.is_accelerated();
+            if way.opens_slowly() {
+                self.put_off(at);
+                continue;
+            }
             match (self.open)(&self.ways[at].way) {
                 Ok(detector) => {
                     self.take_up(at, detector);
-                    return last;
+                    return None;
                 }
                 Err(error) => {
                     self.refuse(at, error.to_string(), false);
-                    last = Some(error);
+                    if !cpu_spoke {
+                        told = Some(error);
+                        cpu_spoke = on_cpu;
+                    }
                 }
             }
         }
         self.tell();
-        last
+        told
+    }
+
+    /// Leaves a way that takes minutes to be opened beside the work, which begins on another.
+    fn put_off(&mut self, at: usize) {
+        let tried = &mut self.ways[at];
+        tried.versions = (self.versions)(&tried.way);
+        let reason = "is being prepared, which takes minutes the first time".to_owned();
+        let (wait, next) = (Duration::ZERO, Instant::now());
+        tried.refused = Some(Refused { reason, dropped: false, wait, next });
     }
 
     fn take_up(&mut self, at: usize, detector: Box<dyn Detector>) {

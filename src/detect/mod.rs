@@ -5,12 +5,13 @@
 
 pub mod catalogue;
 pub mod choose;
+#[cfg(feature = "engines")]
 mod compiled; // model bytes -> the accelerator they were compiled for (pure)
 #[cfg(feature = "tflite")]
 mod delegate;
 pub mod engine;
 pub mod fake;
-#[cfg(feature = "tflite")]
+#[cfg(feature = "engines")]
 mod fallback;
 pub mod heads;
 pub mod labels;
@@ -19,7 +20,9 @@ mod limits;
 pub mod locate;
 pub mod manifest;
 pub mod model;
-#[cfg(feature = "tflite")]
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(feature = "engines")]
 mod opening; // configuration + way -> detector
 pub mod scheduler;
 pub mod self_test;
@@ -28,7 +31,7 @@ pub mod tensor;
 mod tflite;
 mod turns;
 pub mod types;
-#[cfg(feature = "tflite")]
+#[cfg(feature = "engines")]
 mod watched;
 pub mod worker;
 
@@ -80,9 +83,13 @@ impl Paths {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "this spotter was built without TensorFlow Lite; set detect.backend = \"fake\" or build with the feature tflite"
+        "this spotter was built without {runtime}; build with the feature {feature}, or set another detect.backend"
     )]
-    NotBuilt,
+    NotBuilt { runtime: &'static str, feature: &'static str },
+    #[error("no ONNX Runtime: {}; set detect.onnx.library to its libonnxruntime.so (docs/boards.md tells where to get one)", .refusals.join("; "))]
+    NoOnnxRuntime { refusals: Vec<String> },
+    #[error("model {model} has no ONNX file: add onnx = {{ file = \"...\", sha256 = \"...\" }} to {}, or set detect.backend = \"tflite\"", .manifest.display())]
+    NoOnnxFile { model: String, manifest: PathBuf },
     #[error("no TensorFlow Lite library: {}; run ./setup.sh to fetch it, or set detect.library", .refusals.join("; "))]
     NoLibrary { refusals: Vec<String> },
     #[error("no model \"{name}\": there is no {}; run ./setup.sh, or correct detect.model or detect.model_dir", .looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" and no "))]
@@ -104,9 +111,9 @@ pub enum OpenError {
 
 /// Threads that hang in accelerators' drivers now.
 pub fn threads_left_behind() -> usize {
-    #[cfg(feature = "tflite")]
+    #[cfg(feature = "engines")]
     return watched::left_behind();
-    #[cfg(not(feature = "tflite"))]
+    #[cfg(not(feature = "engines"))]
     0
 }
 
@@ -116,12 +123,12 @@ pub fn open(cfg: &config::Detect, paths: &Paths) -> Result<Box<dyn Detector>, Op
         let fake = fake::FakeDetector::new(&cfg.animals);
         return Ok(Box::new(if cfg.model == "hang" { fake.hanging() } else { fake }));
     }
-    #[cfg(feature = "tflite")]
+    #[cfg(feature = "engines")]
     return opening::open(cfg, paths);
-    #[cfg(not(feature = "tflite"))]
+    #[cfg(not(feature = "engines"))]
     {
         let _ = paths;
-        Err(OpenError::NotBuilt)
+        Err(OpenError::NotBuilt { runtime: "any runtime", feature: "tflite" })
     }
 }
 

@@ -1,5 +1,8 @@
 //! Puts a detector together: manifest, model file and engine of each way that the configuration means.
 
+#[cfg(feature = "onnx")]
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -8,10 +11,14 @@ use super::choose::{Way, ways};
 use super::compiled;
 use super::engine::Opened;
 use super::fallback::Fallback;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, ModelFile};
 use super::model::ModelDetector;
+#[cfg(feature = "onnx")]
+use super::onnx;
 use super::types::{Accelerator, AcceleratorUse, Detector, DetectorInfo};
-use super::{OpenError, Paths, delegate, locate, manifest_named, self_test, tflite, watched};
+use super::{OpenError, Paths, locate, manifest_named, self_test, watched};
+#[cfg(feature = "tflite")]
+use super::{delegate, tflite};
 use crate::board;
 use crate::config;
 use crate::supervise::BackOff;
@@ -50,7 +57,7 @@ pub(super) fn one_way(
     way: &Way,
 ) -> Result<Box<dyn Detector>, OpenError> {
     let model = match way {
-        Way::Delegate(delegate) if !delegate.model.is_empty() => &delegate.model,
+        Way::Delegate(own) if !own.model.is_empty() => &own.model,
         _ => &cfg.model,
     };
     let manifest = manifest_named(model, cfg, paths)?;
@@ -58,23 +65,15 @@ pub(super) fn one_way(
     if wanted.classes.is_empty() {
         return Err(OpenError::NoAnimals { model: manifest.name, asked: cfg.animals.clone() });
     }
-    let bytes = read_model(&manifest)?;
+    let file = model_file(way, &manifest)?;
+    let bytes = read_model(&file, &manifest)?;
     let threads = match cfg.threads {
         0 => paths.default_threads.max(1),
         asked => asked,
     };
-    let found = tflite::Found::first(locate::libraries(&cfg.library, &paths.state_dir))
-        .map_err(|refusals| OpenError::NoLibrary { refusals })?;
-    let mut refusals = found.refusals.clone();
-    let opened = match way {
-        Way::Tflite => tflite::on_cpu(&found, bytes, threads),
-        Way::Delegate(wanted) => {
-            let wanted = wanted.clone();
-            let open = move || tflite::on_delegate(&found, bytes, threads, &wanted);
-            watched::open(paths.limits, open)
-        }
-    };
-    let Opened { engine, facts } = opened.map_err(|reason| refused(way, &manifest, reason))?;
+    let (opened, mut refusals) = engine(cfg, paths, way, bytes, threads)?;
+    let Opened { engine, facts } =
+        opened.map_err(|reason| refused(way, &file.file, &manifest, reason))?;
     refusals.extend(facts.refusals);
     let unknown = wanted.unknown.iter();
     refusals.extend(unknown.map(|label| format!("label \"{label}\": the model does not know it")));
@@ -101,14 +100,88 @@ pub(super) fn one_way(
         .map(|detector| Box::new(detector) as Box<dyn Detector>)
         .map_err(|differences| OpenError::Mismatch {
             manifest: manifest.path.clone(),
-            file: manifest.file.clone(),
+            file: file.file.clone(),
             differences,
         })
 }
 
+/// The file that this way runs.
+fn model_file(way: &Way, manifest: &Manifest) -> Result<ModelFile, OpenError> {
+    let own = || ModelFile { file: manifest.file.clone(), sha256: manifest.sha256.clone() };
+    match way {
+        Way::Tflite | Way::Delegate(_) => Ok(own()),
+        Way::Onnx(_) if manifest.file.extension().is_some_and(|e| e == "onnx") => Ok(own()),
+        Way::Onnx(_) => manifest.onnx.clone().ok_or_else(|| OpenError::NoOnnxFile {
+            model: manifest.name.clone(),
+            manifest: manifest.path.clone(),
+        }),
+    }
+}
+
+type Tried = (Result<Opened, String>, Vec<String>);
+
+/// Loads the model's bytes into the way's runtime; beside it what was refused in finding the runtime.
+fn engine(
+    cfg: &config::Detect,
+    paths: &Paths,
+    way: &Way,
+    bytes: Vec<u8>,
+    threads: usize,
+) -> Result<Tried, OpenError> {
+    match way {
+        #[cfg(feature = "tflite")]
+        Way::Tflite => {
+            let found = tflite_library(cfg, paths)?;
+            Ok((tflite::on_cpu(&found, bytes, threads), found.refusals))
+        }
+        #[cfg(feature = "tflite")]
+        Way::Delegate(wanted) => {
+            let (found, wanted) = (tflite_library(cfg, paths)?, wanted.clone());
+            let refusals = found.refusals.clone();
+            let open = move || tflite::on_delegate(&found, bytes, threads, &wanted);
+            Ok((watched::open(paths.limits, open), refusals))
+        }
+        #[cfg(feature = "onnx")]
+        Way::Onnx(provider) => {
+            let places = locate::onnx_libraries(&cfg.onnx.library, &paths.state_dir);
+            let runtime = onnx::Runtime::first(places)
+                .map_err(|refusals| OpenError::NoOnnxRuntime { refusals })?;
+            let Some(asked) = *provider else {
+                let opened = onnx::open(&runtime, &bytes, threads, None, &BTreeMap::new());
+                return Ok((opened, Vec::new()));
+            };
+            let mut options = cfg.onnx.options.get(&asked).cloned().unwrap_or_default();
+            let mut limits = paths.limits;
+            if way.opens_slowly() {
+                limits.open *= 20;
+                let cache = paths.state_dir.join("tensorrt").display().to_string();
+                let keys =
+                    [("trt_engine_cache_enable", "1".to_owned()), ("trt_engine_cache_path", cache)];
+                keys.into_iter().for_each(|(key, value)| {
+                    options.entry(key.into()).or_insert(value);
+                });
+            }
+            let open = move || onnx::open(&runtime, &bytes, threads, Some(asked), &options);
+            Ok((watched::open(limits, open), Vec::new()))
+        }
+        #[cfg(not(feature = "tflite"))]
+        Way::Tflite | Way::Delegate(_) => {
+            Err(OpenError::NotBuilt { runtime: "TensorFlow Lite", feature: "tflite" })
+        }
+        #[cfg(not(feature = "onnx"))]
+        Way::Onnx(_) => Err(OpenError::NotBuilt { runtime: "ONNX Runtime", feature: "onnx" }),
+    }
+}
+
+#[cfg(feature = "tflite")]
+fn tflite_library(cfg: &config::Detect, paths: &Paths) -> Result<tflite::Found, OpenError> {
+    tflite::Found::first(locate::libraries(&cfg.library, &paths.state_dir))
+        .map_err(|refusals| OpenError::NoLibrary { refusals })
+}
+
 /// The reason with the thing's name, for a file that cannot be had this way.
-fn refused(way: &Way, manifest: &Manifest, mut reason: String) -> OpenError {
-    let bytes = std::fs::read(&manifest.file).unwrap_or_default();
+fn refused(way: &Way, file: &Path, manifest: &Manifest, mut reason: String) -> OpenError {
+    let bytes = std::fs::read(file).unwrap_or_default();
     if let Some((accelerator, library)) = compiled::compiled_for(&bytes) {
         reason = format!(
             "it was compiled for {accelerator} and runs with that one's delegate only, {library} ({reason}): name the delegate in detect.delegate.path, this model in detect.delegate.model, and in detect.model one that the CPU can run"
@@ -117,40 +190,45 @@ fn refused(way: &Way, manifest: &Manifest, mut reason: String) -> OpenError {
         // Whoever tries several ways names this one.
         return OpenError::Accelerator { reason };
     }
-    let (file, manifest) = (manifest.file.clone(), manifest.path.clone());
-    OpenError::ModelFile { file, manifest, reason }
+    OpenError::ModelFile { file: file.to_path_buf(), manifest: manifest.path.clone(), reason }
 }
 
 /// Runtime, accelerator and driver side by side: where they disagree, this is what one needs to know.
 fn versions(cfg: &config::Detect, paths: &Paths, way: &Way) -> Vec<String> {
-    let runtime = || tflite::Found::first(locate::libraries(&cfg.library, &paths.state_dir));
     match way {
-        Way::Tflite => Vec::new(),
+        #[cfg(feature = "tflite")]
         Way::Delegate(wanted) => {
-            let runtime = runtime().map(|found| found.named()).into_iter();
+            let runtime = tflite_library(cfg, paths).map(|found| found.named()).into_iter();
             let own = [delegate::version(&wanted.path)];
             runtime.chain(own).chain(board::kernel_drivers(&wanted.path)).collect()
         }
+        #[cfg(feature = "onnx")]
+        Way::Onnx(Some(_)) => {
+            let places = locate::onnx_libraries(&cfg.onnx.library, &paths.state_dir);
+            let runtime = onnx::Runtime::first(places).map(|runtime| runtime.named()).into_iter();
+            runtime.chain(board::nvidia_driver()).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
 /// The model's bytes, if they are the ones the manifest means.
-fn read_model(manifest: &Manifest) -> Result<Vec<u8>, OpenError> {
+fn read_model(model: &ModelFile, manifest: &Manifest) -> Result<Vec<u8>, OpenError> {
     /// Beyond what any detector for such machines weighs; a mistaken path must not fill memory.
     const MOST_BYTES: u64 = 512 << 20;
     let fail = |reason: String| OpenError::ModelFile {
-        file: manifest.file.clone(),
+        file: model.file.clone(),
         manifest: manifest.path.clone(),
         reason,
     };
-    let length = std::fs::metadata(&manifest.file).map_err(|e| fail(e.to_string()))?.len();
+    let length = std::fs::metadata(&model.file).map_err(|e| fail(e.to_string()))?.len();
     if length > MOST_BYTES {
         return Err(fail(format!("{length} bytes are more than a model has")));
     }
-    let bytes = std::fs::read(&manifest.file).map_err(|e| fail(e.to_string()))?;
+    let bytes = std::fs::read(&model.file).map_err(|e| fail(e.to_string()))?;
     let found = format!("{:x}", Sha256::digest(&bytes));
-    if found != manifest.sha256 {
-        let expected = &manifest.sha256;
+    if found != model.sha256 {
+        let expected = &model.sha256;
         return Err(fail(format!("its sha256 is {found}, the manifest expects {expected}")));
     }
     Ok(bytes)

@@ -62,7 +62,7 @@ pub struct Detections {
 /// What a detector says of itself wherever a user looks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct DetectorInfo {
-    /// "tflite-xnnpack", "tflite-delegate", "fake".
+    /// "tflite-xnnpack", "tflite-delegate", "onnx", "onnx-tensorrt", "onnx-cuda", "onnx-openvino", "fake".
     pub backend: String,
     pub model: Arc<str>,
     /// Input size of the model in pixels.
@@ -122,6 +122,7 @@ pub enum DetectError {
     SelfTest { model: Arc<str>, label: Arc<str> },
 }
 
+#[cfg(feature = "engines")]
 impl DetectError {
     /// Whether the fault is not the picture's.
     pub(super) fn is_the_engines(&self) -> bool {
