@@ -129,6 +129,8 @@ pub enum DetectBackend {
     /// The accelerators that this board has, then the CPU.
     Auto,
     Tflite,
+    /// TensorFlow Lite linked at build time.
+    Tflitec,
     /// ONNX Runtime with `Onnx::providers`, then on the CPU.
     Onnx,
     /// Finds one "dog" in the middle of every picture; for machines and tests without a model.

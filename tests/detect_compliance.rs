@@ -117,6 +117,12 @@ fn every_shipped_model_complies() {
     shipped_models_comply(DetectBackend::Tflite);
 }
 
+#[cfg(feature = "tflitec")]
+#[test]
+fn every_shipped_model_complies_by_tflitec() {
+    shipped_models_comply(DetectBackend::Tflitec);
+}
+
 #[test]
 fn every_shipped_model_complies_in_onnx_runtime() {
     shipped_models_comply(DetectBackend::Onnx);

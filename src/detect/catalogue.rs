@@ -24,7 +24,11 @@ pub fn backends(cfg: &config::Detect, paths: &Paths) -> Vec<Backend> {
         }
     }
     let tried = ways.into_iter().map(|way| Backend { name: way.to_string(), way: Ok(way) });
-    let never = NEVER.iter().map(|(name, why)| Backend { name: (*name).into(), way: Err(why) });
+    let mut never = NEVER.to_vec();
+    if !cfg!(feature = "tflitec") {
+        never.insert(0, ("TensorFlow Lite by tflitec", "not in this build: it is for firmware that loads nothing at run time (cargo feature tflitec, scripts/tflitec.sh)"));
+    }
+    let never = never.into_iter().map(|(name, why)| Backend { name: name.into(), way: Err(why) });
     tried.chain(never).collect()
 }
 

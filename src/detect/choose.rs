@@ -11,6 +11,8 @@ pub enum Way {
     Delegate(config::Delegate),
     /// TensorFlow Lite on the CPU.
     Tflite,
+    /// TensorFlow Lite on the CPU, linked at build time.
+    Tflitec,
     /// ONNX Runtime with one of its providers; `None` is the CPU.
     Onnx(Option<Provider>),
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Way {
         match self {
             Self::Delegate(delegate) => write!(f, "delegate {}", delegate.path.display()),
             Self::Tflite => write!(f, "TensorFlow Lite on the CPU"),
+            Self::Tflitec => write!(f, "TensorFlow Lite by tflitec"),
             Self::Onnx(None) => write!(f, "ONNX Runtime on the CPU"),
             Self::Onnx(Some(Provider::Tensorrt)) => write!(f, "ONNX Runtime with TensorRT"),
             Self::Onnx(Some(Provider::Cuda)) => write!(f, "ONNX Runtime with CUDA"),
@@ -47,6 +50,7 @@ pub fn ways(cfg: &config::Detect, found: &[Way]) -> Vec<Way> {
     match cfg.backend {
         DetectBackend::Fake => Vec::new(),
         DetectBackend::Tflite => delegate.chain([Way::Tflite]).collect(),
+        DetectBackend::Tflitec => vec![Way::Tflitec],
         DetectBackend::Onnx => providers.chain([Way::Onnx(None)]).collect(),
         DetectBackend::Auto => {
             let mut ways: Vec<_> = delegate.chain(providers).collect();
@@ -67,8 +71,12 @@ pub fn ways(cfg: &config::Detect, found: &[Way]) -> Vec<Way> {
 
 /// The CPU's runtimes in this program, best first.
 pub(super) fn on_cpu() -> impl Iterator<Item = Way> {
-    let tflite = cfg!(feature = "tflite").then_some(Way::Tflite);
-    tflite.into_iter().chain(cfg!(feature = "onnx").then_some(Way::Onnx(None)))
+    let built = [
+        (cfg!(feature = "tflite"), Way::Tflite),
+        (cfg!(feature = "tflitec"), Way::Tflitec),
+        (cfg!(feature = "onnx"), Way::Onnx(None)),
+    ];
+    built.into_iter().filter_map(|(here, way)| here.then_some(way))
 }
 
 #[cfg(test)]

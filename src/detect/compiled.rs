@@ -29,6 +29,15 @@ pub(super) fn compiled_for(bytes: &[u8]) -> Option<(&'static str, &'static str)>
     found.map(|(_, accelerator, delegate)| (*accelerator, *delegate))
 }
 
+/// Whether it is a TFLite model at all, by the format's identifier. What follows that is for the library to verify.
+pub(super) fn is_tflite(bytes: &[u8]) -> Result<(), String> {
+    match (bytes.get(4..8), foreign(bytes)) {
+        (Some(b"TFL3"), _) => Ok(()),
+        (_, Some(what)) => Err(format!("not a TensorFlow Lite model but {what}")),
+        (_, None) => Err("not a TensorFlow Lite model".into()),
+    }
+}
+
 /// What a file that is no TFLite model looks like.
 pub(super) fn foreign(bytes: &[u8]) -> Option<&'static str> {
     match bytes {

@@ -29,9 +29,11 @@ pub mod self_test;
 pub mod tensor;
 #[cfg(feature = "tflite")]
 mod tflite;
+#[cfg(feature = "tflitec")]
+mod tflitec;
 mod turns;
 pub mod types;
-#[cfg(feature = "engines")]
+#[cfg(feature = "accelerators")]
 mod watched;
 pub mod worker;
 
@@ -111,9 +113,9 @@ pub enum OpenError {
 
 /// Threads that hang in accelerators' drivers now.
 pub fn threads_left_behind() -> usize {
-    #[cfg(feature = "engines")]
+    #[cfg(feature = "accelerators")]
     return watched::left_behind();
-    #[cfg(not(feature = "engines"))]
+    #[cfg(not(feature = "accelerators"))]
     0
 }
 

@@ -16,9 +16,12 @@ use super::model::ModelDetector;
 #[cfg(feature = "onnx")]
 use super::onnx;
 use super::types::{Accelerator, AcceleratorUse, Detector, DetectorInfo};
-use super::{OpenError, Paths, locate, manifest_named, self_test, watched};
+use super::{OpenError, Paths, manifest_named, self_test};
 #[cfg(feature = "tflite")]
 use super::{delegate, tflite};
+#[cfg(feature = "accelerators")]
+use super::{locate, watched};
+#[cfg(feature = "accelerators")]
 use crate::board;
 use crate::config;
 use crate::supervise::BackOff;
@@ -109,7 +112,7 @@ pub(super) fn one_way(
 fn model_file(way: &Way, manifest: &Manifest) -> Result<ModelFile, OpenError> {
     let own = || ModelFile { file: manifest.file.clone(), sha256: manifest.sha256.clone() };
     match way {
-        Way::Tflite | Way::Delegate(_) => Ok(own()),
+        Way::Tflite | Way::Tflitec | Way::Delegate(_) => Ok(own()),
         Way::Onnx(_) if manifest.file.extension().is_some_and(|e| e == "onnx") => Ok(own()),
         Way::Onnx(_) => manifest.onnx.clone().ok_or_else(|| OpenError::NoOnnxFile {
             model: manifest.name.clone(),
@@ -128,6 +131,8 @@ fn engine(
     bytes: Vec<u8>,
     threads: usize,
 ) -> Result<Tried, OpenError> {
+    // tflitec by itself needs neither.
+    let _ = (cfg, paths);
     match way {
         #[cfg(feature = "tflite")]
         Way::Tflite => {
@@ -164,6 +169,10 @@ fn engine(
             let open = move || onnx::open(&runtime, &bytes, threads, Some(asked), &options);
             Ok((watched::open(limits, open), Vec::new()))
         }
+        #[cfg(feature = "tflitec")]
+        Way::Tflitec => Ok((super::tflitec::on_cpu(bytes, threads), Vec::new())),
+        #[cfg(not(feature = "tflitec"))]
+        Way::Tflitec => Err(OpenError::NotBuilt { runtime: "tflitec", feature: "tflitec" }),
         #[cfg(not(feature = "tflite"))]
         Way::Tflite | Way::Delegate(_) => {
             Err(OpenError::NotBuilt { runtime: "TensorFlow Lite", feature: "tflite" })
@@ -195,6 +204,7 @@ fn refused(way: &Way, file: &Path, manifest: &Manifest, mut reason: String) -> O
 
 /// Runtime, accelerator and driver side by side: where they disagree, this is what one needs to know.
 fn versions(cfg: &config::Detect, paths: &Paths, way: &Way) -> Vec<String> {
+    let _ = (cfg, paths);
     match way {
         #[cfg(feature = "tflite")]
         Way::Delegate(wanted) => {

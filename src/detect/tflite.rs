@@ -182,13 +182,7 @@ pub(super) fn on_delegate(
 }
 
 fn model(library: &'static Library, bytes: Vec<u8>) -> Result<Model<'static>, String> {
-    // The identifier of the format. What follows it is verified by the library.
-    if bytes.get(4..8) != Some(b"TFL3") {
-        return Err(match compiled::foreign(&bytes) {
-            Some(what) => format!("not a TensorFlow Lite model but {what}"),
-            None => "not a TensorFlow Lite model".into(),
-        });
-    }
+    compiled::is_tflite(&bytes)?;
     Model::from_bytes(library, bytes).map_err(|_| "not a whole TensorFlow Lite model".to_string())
 }
 
