@@ -196,9 +196,41 @@ def average_precision(model, manifest, images, instances, resample="antialias"):
     return answer
 
 
+def judge_detections(lines, images, instances):
+    """AP by size of what `spotter detect --json` printed: all, small (under 32 x 32 pixels), medium, and animals of each."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(instances))
+    category = {entry["name"]: number for number, entry in truth.cats.items()}
+    image = {entry["file_name"]: number for number, entry in truth.imgs.items()}
+    results = []
+    for line in map(json.loads, lines):
+        for found in line["detections"]:
+            if found["label"] in category:
+                left, top, right, bottom = found["bbox"]
+                results.append({
+                    "image_id": image[pathlib.Path(line["file"]).name], "category_id": category[found["label"]],
+                    "score": found["confidence"], "bbox": [left, top, right - left, bottom - top],
+                })
+    answer = {}
+    for prefix, labels in (("", list(category)), ("animals ", ANIMALS)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            judge = COCOeval(truth, truth.loadRes(results), "bbox")
+            judge.params.catIds = sorted(category[name] for name in labels if name in category)
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+        for name, index in (("AP", 0), ("small", 3), ("medium", 4), ("large", 5), ("recall small", 9)):
+            answer[prefix + name] = round(float(judge.stats[index]), 3)
+    return answer
+
+
 def main():
     parser = argparse.ArgumentParser(description="COCO mAP and time of a model manifest")
-    parser.add_argument("manifests", nargs="+", help="models/*.toml")
+    parser.add_argument("manifests", nargs="*", help="models/*.toml")
+    parser.add_argument("--detections", type=pathlib.Path, help="judge what `spotter detect --json` printed, by size")
     parser.add_argument("--images", required=True, help="folder of pictures")
     parser.add_argument("--instances", required=True, help="COCO instances JSON")
     parser.add_argument("--float", dest="twin", help="judge this float .tflite in place of the manifest's file")
@@ -207,6 +239,9 @@ def main():
     parser.add_argument("--resample", choices=["antialias", "two-tap"], default="antialias")
     parser.add_argument("--json", action="store_true", help="one JSON object a line in place of the table")
     args = parser.parse_args()
+    if args.detections:
+        print(json.dumps(judge_detections(args.detections.read_text().splitlines(), args.images, args.instances)))
+        return
     if args.twin and len(args.manifests) > 1:
         parser.error("--float takes one manifest at a time")
     if not args.json:

@@ -151,6 +151,8 @@ pub struct Detect {
     pub threads: usize,
     pub delegate: Option<Delegate>,
     pub onnx: Onnx,
+    /// Parts of the picture to look closer at, for animals far away. Absent: the whole picture only.
+    pub tiles: Option<Tiles>,
     /// Detections a second and stream, at most.
     pub rate_hz: f64,
     /// Labels that count as animals; ["*"] takes every label of the model.
@@ -169,6 +171,32 @@ pub struct Delegate {
     pub model: String,
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+}
+
+/// The picture in overlapping tiles, beside the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tiles {
+    pub columns: u32,
+    pub rows: u32,
+    /// What neighbours share, as a part of a tile's side.
+    pub overlap: f32,
+    pub turns: TileTurns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TileTurns {
+    /// All tiles in every picture.
+    All,
+    /// One tile a picture, in turn.
+    One,
+}
+
+impl Default for Tiles {
+    fn default() -> Self {
+        Self { columns: 2, rows: 2, overlap: 0.2, turns: TileTurns::All }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -348,6 +376,7 @@ impl Default for Detect {
             threads: 0,
             delegate: None,
             onnx: Onnx::default(),
+            tiles: None,
             rate_hz: 10.0,
             animals: COCO_ANIMALS.map(String::from).to_vec(),
             min_confidence: None,

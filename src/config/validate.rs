@@ -151,6 +151,15 @@ impl Config {
         });
         p.file("detect.library", &d.library);
         p.file("detect.onnx.library", &d.onnx.library);
+        if let Some(t) = &d.tiles {
+            p.between("detect.tiles.columns", t.columns, 1, 4);
+            p.between("detect.tiles.rows", t.rows, 1, 4);
+            p.between("detect.tiles.overlap", t.overlap, 0.0, 0.5);
+            p.unless(t.columns > 1 || t.rows > 1, "detect.tiles", || {
+                "has one tile, which is the whole picture: raise columns or rows, or leave it out"
+                    .to_owned()
+            });
+        }
         if let Some(Delegate { path, options, .. }) = &d.delegate {
             p.unless(!path.as_os_str().is_empty(), "detect.delegate.path", || {
                 "is empty: give the delegate's shared library".to_owned()

@@ -27,6 +27,7 @@ mod opening; // configuration + way -> detector
 pub mod scheduler;
 pub mod self_test;
 pub mod tensor;
+mod tiles; // picture -> parts to look closer at, and one list out of all (pure)
 #[cfg(feature = "tflite")]
 mod tflite;
 #[cfg(feature = "tflitec")]

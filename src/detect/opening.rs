@@ -100,7 +100,7 @@ pub(super) fn one_way(
         accelerators: if way.is_accelerated() { vec![accelerator] } else { Vec::new() },
     };
     ModelDetector::new(engine, &manifest, &wanted, cfg.min_confidence, info)
-        .map(|detector| Box::new(detector) as Box<dyn Detector>)
+        .map(|detector| Box::new(detector.with_tiles(cfg.tiles)) as Box<dyn Detector>)
         .map_err(|differences| OpenError::Mismatch {
             manifest: manifest.path.clone(),
             file: file.file.clone(),
