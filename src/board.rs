@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use drivers::{DelegateReport, driver_of};
+pub use drivers::{DelegateReport, driver_of, kernel_drivers, nvidia_driver};
 pub use sensors::{Zone, since_boot, tells_throttling, temperature_c, throttled, zones};
 
 use crate::decode::{self, DecoderReport};
@@ -87,6 +87,11 @@ pub struct Probe {
 /// This machine.
 pub fn board() -> Board {
     Board::read(Path::new("/"), std::env::consts::ARCH)
+}
+
+/// The TFLite delegates that this machine might use.
+pub fn delegates() -> Vec<DelegateReport> {
+    drivers::delegates(Path::new("/"))
 }
 
 /// This machine and what is attached to it. Opens decoders for a moment.

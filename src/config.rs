@@ -126,7 +126,13 @@ pub struct Decode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DetectBackend {
+    /// The accelerators that this board has, then the CPU.
+    Auto,
     Tflite,
+    /// TensorFlow Lite linked at build time.
+    Tflitec,
+    /// ONNX Runtime with `Onnx::providers`, then on the CPU.
+    Onnx,
     /// Finds one "dog" in the middle of every picture; for machines and tests without a model.
     Fake,
 }
@@ -144,6 +150,9 @@ pub struct Detect {
     /// Interpreter threads; 0: the board's choice.
     pub threads: usize,
     pub delegate: Option<Delegate>,
+    pub onnx: Onnx,
+    /// Parts of the picture to look closer at, for animals far away. Absent: the whole picture only.
+    pub tiles: Option<Tiles>,
     /// Detections a second and stream, at most.
     pub rate_hz: f64,
     /// Labels that count as animals; ["*"] takes every label of the model.
@@ -153,12 +162,61 @@ pub struct Detect {
 }
 
 /// An external TFLite delegate (Coral Edge TPU, NPU, GPU).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delegate {
     pub path: PathBuf,
+    /// A model made for it, as in `Detect::model`, which stays the CPU's. Empty: the same.
+    #[serde(default)]
+    pub model: String,
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+}
+
+/// The picture in overlapping tiles, beside the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tiles {
+    pub columns: u32,
+    pub rows: u32,
+    /// What neighbours share, as a part of a tile's side.
+    pub overlap: f32,
+    pub turns: TileTurns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TileTurns {
+    /// All tiles in every picture.
+    All,
+    /// One tile a picture, in turn.
+    One,
+}
+
+impl Default for Tiles {
+    fn default() -> Self {
+        Self { columns: 2, rows: 2, overlap: 0.2, turns: TileTurns::All }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Onnx {
+    /// libonnxruntime.so. Empty: where `Detect::library` is looked for.
+    pub library: PathBuf,
+    /// Tried in this order, before the CPU.
+    pub providers: Vec<Provider>,
+    /// A provider's own, as ONNX Runtime names them.
+    pub options: BTreeMap<Provider, BTreeMap<String, String>>,
+}
+
+/// What runs a model for ONNX Runtime in the CPU's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    Tensorrt,
+    Cuda,
+    Openvino,
 }
 
 /// When an animal is real, and when it is gone.
@@ -309,7 +367,7 @@ pub const COCO_ANIMALS: [&str; 10] =
 impl Default for Detect {
     fn default() -> Self {
         let backend =
-            if cfg!(feature = "tflite") { DetectBackend::Tflite } else { DetectBackend::Fake };
+            if cfg!(feature = "engines") { DetectBackend::Auto } else { DetectBackend::Fake };
         Self {
             backend,
             model: "auto".into(),
@@ -317,6 +375,8 @@ impl Default for Detect {
             library: PathBuf::new(),
             threads: 0,
             delegate: None,
+            onnx: Onnx::default(),
+            tiles: None,
             rate_hz: 10.0,
             animals: COCO_ANIMALS.map(String::from).to_vec(),
             min_confidence: None,

@@ -404,6 +404,7 @@ fn rounded(x: f32, steps: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::detect::BBox;
+    use crate::detect::{Accelerator, AcceleratorUse};
     use crate::media::{MediaTime, StreamId, VideoCodec, VideoParams};
 
     fn dog(confidence: f32, bbox: [f32; 4]) -> Detection {
@@ -553,6 +554,15 @@ mod tests {
                 threads: 1,
                 library: "2.17.1".into(),
                 refusals: vec![],
+                accelerators: vec![Accelerator {
+                    name: "delegate /usr/lib/libedgetpu.so.1".into(),
+                    state: AcceleratorUse::Dropped,
+                    versions: vec!["TensorFlow Lite 2.17.1".into(), "libedgetpu.so.1.0".into()],
+                    takes: Some("57 of 60 operations".into()),
+                    reason: Some("did not answer within 2.0 s".into()),
+                    failures: 1,
+                    retry_after_s: Some(5),
+                }],
             }),
             detector_error: None,
             relays: vec![RelayInUse::from(RelayStatus {

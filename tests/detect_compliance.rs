@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "tflite")]
+#[path = "support/delegate.rs"]
+mod delegate;
 #[path = "support/skip.rs"]
 mod skip;
 
@@ -84,12 +87,12 @@ fn the_fake_complies() {
     assert_eq!(&*detector.detect(&grey.view()).unwrap()[0].label, "dog");
 }
 
-#[test]
-fn every_shipped_model_complies() {
+/// Every shipped model in one runtime.
+fn shipped_models_comply(backend: DetectBackend) {
     for model in ["yolov4-tiny-416", "picodet-s-416", "picodet-s-320"] {
         // A low threshold, so that noise gives boxes to look at.
         let cfg = config::Detect {
-            backend: DetectBackend::Tflite,
+            backend,
             model: std::env::var("SPOTTER_TEST_MODEL").unwrap_or_else(|_| model.into()),
             min_confidence: Some(0.02),
             ..Default::default()
@@ -99,10 +102,46 @@ fn every_shipped_model_complies() {
                 println!("asking {:?}", detector.info());
                 comply(&mut *detector, &config::COCO_ANIMALS.into());
             }
-            Err(e @ (OpenError::NoLibrary { .. } | OpenError::NotBuilt)) => {
-                skip::skip(&e.to_string())
-            }
+            Err(
+                e @ (OpenError::NoLibrary { .. }
+                | OpenError::NoOnnxRuntime { .. }
+                | OpenError::NotBuilt { .. }),
+            ) => skip::skip(&e.to_string()),
             Err(e) => panic!("{model}: {e}"),
         }
     }
+}
+
+#[test]
+fn every_shipped_model_complies() {
+    shipped_models_comply(DetectBackend::Tflite);
+}
+
+#[cfg(feature = "tflitec")]
+#[test]
+fn every_shipped_model_complies_by_tflitec() {
+    shipped_models_comply(DetectBackend::Tflitec);
+}
+
+#[test]
+fn every_shipped_model_complies_in_onnx_runtime() {
+    shipped_models_comply(DetectBackend::Onnx);
+}
+
+#[cfg(feature = "tflite")]
+#[test]
+fn a_model_on_a_delegate_complies() {
+    let bench = match delegate::Bench::new() {
+        Ok(bench) => bench,
+        Err(why) => return skip::skip(&why),
+    };
+    let cfg = config::Detect {
+        model: "picodet-s-320".into(),
+        min_confidence: Some(0.02),
+        animals: config::Detect::default().animals,
+        ..bench.settings(&[])
+    };
+    let mut detector = open(&cfg, &Paths::new("/nonexistent")).unwrap();
+    comply(&mut *detector, &config::COCO_ANIMALS.into());
+    assert_eq!(detector.info().backend, "tflite-delegate", "{:?}", detector.info());
 }

@@ -1,7 +1,7 @@
 //! Real photographs through the real models, where setup.sh has put both.
 
 #![allow(clippy::unwrap_used)]
-#![cfg(feature = "tflite")]
+#![cfg(any(feature = "tflite", feature = "tflitec"))]
 
 #[path = "support/skip.rs"]
 mod skip;

@@ -164,13 +164,20 @@ fn without_a_working_delegate_the_cpu_takes_over_and_says_so() {
     let text = copy.dir.path().join("text.so");
     fs::write(&text, "no library").unwrap();
     for path in [Path::new("/nonexistent/libedgetpu.so"), &text, library] {
-        let delegate = config::Delegate { path: path.into(), options: Default::default() };
+        let delegate = config::Delegate {
+            path: path.into(),
+            model: String::new(),
+            options: Default::default(),
+        };
         let cfg = config::Detect { delegate: Some(delegate), ..good.clone() };
         let mut detector = open(&cfg, &paths()).unwrap();
         let info = detector.info();
         assert_eq!(info.backend, "tflite-xnnpack");
         let why = info.refusals.join("; ");
-        assert!(why.contains(&path.display().to_string()) && why.contains("CPU"), "{why}");
+        assert!(
+            why.contains(&path.display().to_string()) && why.contains("TensorFlow Lite 2."),
+            "{why}"
+        );
         let grey = RgbPicture { width: 32, height: 20, pixels: vec![128; 32 * 20 * 3] };
         detector.detect(&grey.view()).unwrap();
     }

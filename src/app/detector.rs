@@ -1,5 +1,7 @@
 //! The one detector thread, seen from the service: started, told of new settings, waited for. What it does is in `detect/`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +9,41 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::Failure;
-use crate::config::{self, Config};
+use crate::board::{self, Board, BoardKind};
+use crate::config::{self, Config, Provider};
 use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
-use crate::detect::{self, Detections, self_test};
+use crate::detect::{self, Detections, Way, self_test};
+
+/// What opening a detector needs to know of this machine.
+pub(super) fn paths(board: &Board, state_dir: PathBuf) -> detect::Paths {
+    let profile = board.kind.profile();
+    // One half of an accelerator, its library or its device, is worth telling; of most there is neither.
+    let (whole, parts): (Vec<_>, Vec<_>) = board::delegates()
+        .into_iter()
+        .filter(|d| d.path.is_some() || d.accelerator.is_some())
+        .partition(|d| d.path.is_some() && d.accelerator.is_some());
+    let hints = parts.into_iter().map(|d| format!("{} for {}: {}", d.library, d.of, d.detail));
+    let delegate = |path: String| config::Delegate {
+        path: path.into(),
+        model: String::new(),
+        options: BTreeMap::new(),
+    };
+    let delegates = whole.into_iter().filter_map(|d| d.path).map(delegate).map(Way::Delegate);
+    let providers: &[Provider] = match board.kind {
+        BoardKind::JetsonOrin | BoardKind::JetsonOther => &[Provider::Tensorrt, Provider::Cuda],
+        _ => &[],
+    };
+    let providers = providers.iter().map(|provider| Way::Onnx(Some(*provider)));
+    detect::Paths {
+        default_model: profile.model.into(),
+        default_threads: profile.threads,
+        accelerators: delegates.chain(providers).collect(),
+        hints: hints.collect(),
+        ..detect::Paths::new(state_dir)
+    }
+}
 
 pub(super) struct DetectorThread {
     pub(super) ended: oneshot::Receiver<Result<(), String>>,

@@ -29,6 +29,10 @@ pub struct DelegateReport {
     pub library: &'static str,
     pub of: &'static str,
     pub path: Option<String>,
+    /// Where its accelerator was found.
+    pub accelerator: Option<String>,
+    /// The kernel's drivers for it that are loaded, with their versions where they tell.
+    pub drivers: Vec<String>,
     /// Whether its accelerator is there, and what is missing to use it.
     pub detail: String,
 }
@@ -38,6 +42,8 @@ struct Known {
     of: &'static str,
     present: fn(&Path) -> Option<String>,
     comes_with: &'static str,
+    /// Kernel modules.
+    modules: &'static [&'static str],
 }
 
 const KNOWN: &[Known] = &[
@@ -46,30 +52,36 @@ const KNOWN: &[Known] = &[
         of: "Coral Edge TPU",
         present: coral,
         comes_with: "Google's package libedgetpu1-std",
+        modules: &["apex", "gasket"],
     },
     Known {
         library: "libvx_delegate.so",
         of: "NXP i.MX 8M Plus NPU (VeriSilicon)",
         present: |root| node(root, "dev/galcore"),
         comes_with: "NXP's board support package",
+        modules: &["galcore"],
     },
     Known {
         library: "libethosu_delegate.so",
         of: "Arm Ethos-U (NXP i.MX 93)",
         present: |root| node(root, "dev/ethosu0"),
         comes_with: "NXP's board support package",
+        modules: &["ethosu"],
     },
     Known {
         library: "libarmnnDelegate.so",
         of: "Arm NN (Mali GPU, CPU)",
-        present: |root| node(root, "dev/mali0").or_else(|| node(root, "dev/dri/renderD128")),
+        // Arm's own driver: on Mesa's, behind a render node, its GPU backend does not run.
+        present: |root| node(root, "dev/mali0"),
         comes_with: "Debian's package libarmnn or Arm's release",
+        modules: &["mali_kbase"],
     },
     Known {
         library: "libQnnTFLiteDelegate.so",
         of: "Qualcomm Hexagon",
         present: |root| node(root, "dev/fastrpc-cdsp"),
         comes_with: "Qualcomm's AI Engine Direct",
+        modules: &["fastrpc"],
     },
 ];
 
@@ -90,7 +102,7 @@ pub(super) fn delegates(root: &Path) -> Vec<DelegateReport> {
         let path = files.into_iter().find(|f| f.exists());
         let accelerator = (known.present)(root);
         let detail = match (&path, &accelerator) {
-            (Some(_), Some(at)) => format!("its accelerator is at {at}; set detect.delegate.path"),
+            (Some(_), Some(at)) => format!("its accelerator is at {at}"),
             (Some(_), None) => "the library is there, its accelerator was not found".into(),
             (None, Some(at)) => {
                 format!("its accelerator is at {at}; the library comes with {}", known.comes_with)
@@ -98,9 +110,34 @@ pub(super) fn delegates(root: &Path) -> Vec<DelegateReport> {
             (None, None) => "neither library nor accelerator".into(),
         };
         let path = path.map(|p| p.display().to_string());
-        DelegateReport { library: known.library, of: known.of, path, detail }
+        let drivers = kernel_modules(root, known);
+        DelegateReport { library: known.library, of: known.of, path, accelerator, drivers, detail }
     };
     KNOWN.iter().map(one).collect()
+}
+
+/// The loaded drivers behind a delegate's library, by its file name.
+pub fn kernel_drivers(library: &Path) -> Vec<String> {
+    let file = library.file_name().unwrap_or_default().to_string_lossy();
+    let stem = |name: &str| name.split(".so").next().unwrap_or_default().to_owned();
+    let known = KNOWN.iter().find(|k| stem(k.library) == stem(&file));
+    known.map(|k| kernel_modules(Path::new("/"), k)).unwrap_or_default()
+}
+
+/// NVIDIA's driver and its version, where it is loaded.
+pub fn nvidia_driver() -> Option<String> {
+    let module = Path::new("/sys/module/nvidia");
+    let version = text(&module.join("version")).map(|v| format!(" {v}")).unwrap_or_default();
+    module.exists().then(|| format!("driver nvidia{version}"))
+}
+
+fn kernel_modules(root: &Path, known: &Known) -> Vec<String> {
+    let loaded = known.modules.iter().filter_map(|module| {
+        let folder = root.join("sys/module").join(module);
+        let version = text(&folder.join("version")).map(|v| format!(" {v}")).unwrap_or_default();
+        folder.exists().then(|| format!("driver {module}{version}"))
+    });
+    loaded.collect()
 }
 
 fn node(root: &Path, path: &str) -> Option<String> {

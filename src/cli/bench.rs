@@ -9,6 +9,7 @@ use spotter::app::{self, Failure};
 use spotter::config::Config;
 use spotter::decode::{Picture, RgbPicture};
 use spotter::detect::Detector;
+use spotter::detect::catalogue::{self, Backend};
 use spotter::health::{Latency, Percentiles};
 
 #[derive(Debug, clap::Args)]
@@ -28,8 +29,21 @@ struct Report {
     model: String,
     backend: String,
     detector: Vec<Part>,
+    /// Every backend by itself.
+    backends: Vec<BackendReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pipeline: Option<Pipeline>,
+}
+
+/// A figure at each number of threads, or why there is none.
+#[derive(Serialize)]
+struct BackendReport {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    measured: Vec<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +69,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         model: String::new(),
         backend: String::new(),
         detector: Vec::new(),
+        backends: backends(config, most.min(Duration::from_secs(2)), cores)?,
         pipeline: None,
     };
     for threads in [1, 2, 4].into_iter().filter(|t| *t <= cores) {
@@ -78,6 +93,35 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         print(&report);
     }
     Ok(())
+}
+
+/// Measures every backend that this machine has at one and two threads.
+fn backends(config: &Config, most: Duration, cores: usize) -> Result<Vec<BackendReport>, Failure> {
+    let paths = app::detector_paths(config)?;
+    let one = |backend: Backend| {
+        let name = backend.name;
+        let mut report = BackendReport { name, model: None, measured: Vec::new(), reason: None };
+        let way = match &backend.way {
+            Ok(way) => way,
+            Err(why) => return BackendReport { reason: Some((*why).to_owned()), ..report },
+        };
+        for threads in [1, 2].into_iter().filter(|t| *t <= cores) {
+            let mut detect = config.detect.clone();
+            detect.threads = threads;
+            let measured = catalogue::open_only(&detect, &paths, way)
+                .map_err(|e| e.to_string())
+                .and_then(|mut detector| {
+                    report.model = Some(detector.info().model.to_string());
+                    detector_part(&mut *detector, threads, most).map_err(|e| e.to_string())
+                });
+            match measured {
+                Ok(part) => report.measured.push(part),
+                Err(why) => report.reason = Some(why),
+            }
+        }
+        report
+    };
+    Ok(catalogue::backends(&config.detect, &paths).into_iter().map(one).collect())
 }
 
 fn detector_part(
@@ -158,6 +202,17 @@ fn print(report: &Report) {
     };
     for p in &report.detector {
         row(&format!("detector, {} threads", p.threads), &p.ms, Some(p.per_second));
+    }
+    println!("every backend by itself");
+    for backend in &report.backends {
+        let model = backend.model.as_ref().map(|m| format!(" with {m}")).unwrap_or_default();
+        println!("  {}{model}", backend.name);
+        for p in &backend.measured {
+            row(&format!("    {} threads", p.threads), &p.ms, Some(p.per_second));
+        }
+        if let Some(why) = &backend.reason {
+            println!("    not measured: {why}");
+        }
     }
     match &report.pipeline {
         Some(p) => {

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use spotter::app::{self, Failure};
 use spotter::board::{self, Probe, Zone};
-use spotter::config::{Config, DetectBackend};
+use spotter::config::Config;
 use spotter::decode::DecoderReport;
-use spotter::detect::DetectorInfo;
+use spotter::detect::{Detector, DetectorInfo, catalogue};
 use spotter::source::CameraReport;
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ struct DetectorReport {
 }
 
 pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
-    let report = Report { machine: board::probe(), detectors: detectors(config) };
+    let report = Report { machine: board::probe(), detectors: detectors(config)? };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::usage)?);
     } else {
@@ -41,26 +41,28 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The configured detector, and the CPU by itself where a delegate is configured.
-fn detectors(config: &Config) -> Vec<DetectorReport> {
-    let mut asked = vec![("configured".to_owned(), config.clone())];
-    if config.detect.delegate.is_some() || config.detect.backend != DetectBackend::Tflite {
-        let mut cpu = config.clone();
-        cpu.detect.delegate = None;
-        cpu.detect.backend = DetectBackend::Tflite;
-        asked.push(("tflite on the CPU".to_owned(), cpu));
+/// The configured detector, and every backend by itself.
+fn detectors(config: &Config) -> Result<Vec<DetectorReport>, Failure> {
+    let paths = app::detector_paths(config)?;
+    let configured = DetectorReport::of("configured", app::open_detector(config));
+    let alone = catalogue::backends(&config.detect, &paths).into_iter().map(|backend| {
+        let opened = match &backend.way {
+            Ok(way) => catalogue::open_only(&config.detect, &paths, way).map_err(|e| e.to_string()),
+            Err(why) => Err((*why).to_owned()),
+        };
+        DetectorReport::of(&backend.name, opened)
+    });
+    Ok([configured].into_iter().chain(alone).collect())
+}
+
+impl DetectorReport {
+    fn of(name: &str, opened: Result<Box<dyn Detector>, impl std::fmt::Display>) -> Self {
+        let (info, reason) = match opened {
+            Ok(detector) => (Some(detector.info().clone()), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        Self { name: name.to_owned(), present: info.is_some(), info, reason }
     }
-    asked
-        .into_iter()
-        .map(|(name, config)| match app::open_detector(&config) {
-            Ok(d) => {
-                DetectorReport { name, present: true, info: Some(d.info().clone()), reason: None }
-            }
-            Err(e) => {
-                DetectorReport { name, present: false, info: None, reason: Some(e.to_string()) }
-            }
-        })
-        .collect()
 }
 
 fn print(report: &Report) {
@@ -101,6 +103,10 @@ fn print(report: &Report) {
                     d.name, i.backend, i.model, i.threads, i.library
                 );
                 i.refusals.iter().for_each(|r| println!("      {r}"));
+                for a in i.accelerators.iter().filter(|a| a.reason.is_none()) {
+                    let takes = a.takes.as_ref().map(|t| format!(", runs {t}")).unwrap_or_default();
+                    println!("      {}{takes}; {}", a.name, a.versions.join("; "));
+                }
             }
             (None, reason) => {
                 println!("  no  {}: {}", d.name, reason.as_deref().unwrap_or_default())
@@ -110,7 +116,9 @@ fn print(report: &Report) {
     println!("delegates");
     for d in &m.delegates {
         let mark = if d.path.is_some() { "yes" } else { "no " };
-        println!("  {mark} {} for {}: {}", d.path.as_deref().unwrap_or(d.library), d.of, d.detail);
+        let drivers: String = d.drivers.iter().map(|d| format!("; {d}")).collect();
+        let library = d.path.as_deref().unwrap_or(d.library);
+        println!("  {mark} {library} for {}: {}{drivers}", d.of, d.detail);
     }
     println!("cameras");
     none_found(m.cameras.is_empty(), m.cameras_error.as_deref(), "no /dev/video*");

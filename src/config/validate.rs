@@ -150,9 +150,24 @@ impl Config {
             "is empty, so nothing could ever be found: name labels, or [\"*\"] for all".to_owned()
         });
         p.file("detect.library", &d.library);
-        if let Some(Delegate { path, .. }) = &d.delegate {
+        p.file("detect.onnx.library", &d.onnx.library);
+        if let Some(t) = &d.tiles {
+            p.between("detect.tiles.columns", t.columns, 1, 4);
+            p.between("detect.tiles.rows", t.rows, 1, 4);
+            p.between("detect.tiles.overlap", t.overlap, 0.0, 0.5);
+            p.unless(t.columns > 1 || t.rows > 1, "detect.tiles", || {
+                "has one tile, which is the whole picture: raise columns or rows, or leave it out"
+                    .to_owned()
+            });
+        }
+        if let Some(Delegate { path, options, .. }) = &d.delegate {
             p.unless(!path.as_os_str().is_empty(), "detect.delegate.path", || {
                 "is empty: give the delegate's shared library".to_owned()
+            });
+            let zero =
+                options.iter().any(|(key, value)| key.contains('\0') || value.contains('\0'));
+            p.unless(!zero, "detect.delegate.options", || {
+                "hold a zero byte, where a C string ends: leave it out".to_owned()
             });
         }
     }

@@ -21,3 +21,28 @@ pub trait Engine: Send {
         read: &mut dyn FnMut(&[View<'_>]),
     ) -> Result<(), EngineError>;
 }
+
+/// An engine that has run once.
+pub struct Opened {
+    pub engine: Box<dyn Engine>,
+    pub facts: Facts,
+}
+
+/// What is to be told of an engine.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// As in `DetectorInfo::backend`.
+    pub backend: &'static str,
+    /// The runtime library, its version and place.
+    pub library: String,
+    /// How much of the model the accelerator runs, where that can be told.
+    pub takes: Option<String>,
+    /// What was asked for and could not be had.
+    pub refusals: Vec<String>,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}

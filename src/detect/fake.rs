@@ -33,8 +33,7 @@ impl FakeDetector {
             width: 416,
             height: 416,
             threads: 1,
-            library: String::new(),
-            refusals: Vec::new(),
+            ..DetectorInfo::default()
         };
         Self { info, label: wanted.then(|| "dog".into()), work: Work::AtOnce }
     }

@@ -12,8 +12,25 @@ fn program_dir() -> Option<PathBuf> {
     std::env::current_exe().ok()?.parent().map(Path::to_path_buf)
 }
 
+/// ONNX Runtime's, as its makers name it.
+pub const ONNX_LIBRARY: &str = "libonnxruntime.so";
+
 /// Places to look for the TFLite library, best first; `configured` is the only one when it is given.
 pub fn libraries(configured: &Path, state_dir: &Path) -> Vec<PathBuf> {
+    places(LIBRARY, configured, state_dir)
+}
+
+/// The same for ONNX Runtime's.
+pub fn onnx_libraries(configured: &Path, state_dir: &Path) -> Vec<PathBuf> {
+    let mut places = places(ONNX_LIBRARY, configured, state_dir);
+    if configured.as_os_str().is_empty() {
+        // The name without a version comes with development packages only.
+        places.push("libonnxruntime.so.1".into());
+    }
+    places
+}
+
+fn places(library: &str, configured: &Path, state_dir: &Path) -> Vec<PathBuf> {
     if !configured.as_os_str().is_empty() {
         return vec![configured.to_path_buf()];
     }
@@ -24,8 +41,8 @@ pub fn libraries(configured: &Path, state_dir: &Path) -> Vec<PathBuf> {
         Some(state_dir.join("lib")),
         Some("/usr/lib/spotter".into()),
     ];
-    let files = folders.into_iter().flatten().map(|folder| folder.join(LIBRARY));
-    files.filter(|file| file.is_file()).chain([PathBuf::from(LIBRARY)]).collect()
+    let files = folders.into_iter().flatten().map(|folder| folder.join(library));
+    files.filter(|file| file.is_file()).chain([PathBuf::from(library)]).collect()
 }
 
 /// Places to look for a manifest: `model` itself when it is a path, else by name in the known folders.

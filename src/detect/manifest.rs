@@ -20,10 +20,20 @@ pub struct Manifest {
     pub licence: String,
     pub source: String,
     pub labels: Labels,
+    /// The same model for ONNX Runtime.
+    pub onnx: Option<ModelFile>,
     /// The label that must be found in the self-test's picture; without one it is enough that the model runs.
     pub self_test: Option<Arc<str>>,
     pub input: InputSpec,
     pub head: HeadSpec,
+}
+
+/// A model file and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    pub file: PathBuf,
+    pub sha256: String,
 }
 
 /// How a picture becomes the input tensor: real value = (pixel - mean) / std.
@@ -172,6 +182,7 @@ struct Raw {
     source: String,
     labels: RawLabels,
     self_test: Option<Arc<str>>,
+    onnx: Option<ModelFile>,
     input: InputSpec,
     head: HeadSpec,
 }
@@ -210,10 +221,15 @@ impl Manifest {
             RawLabels::File(name) => Labels::from_lines(&read(&name)?),
             RawLabels::Inline(names) => Labels::new(names),
         };
+        let folder = path.parent().unwrap_or(Path::new(""));
         let manifest = Manifest {
             path: path.to_path_buf(),
             name: raw.name,
-            file: path.parent().unwrap_or(Path::new("")).join(raw.file),
+            onnx: raw.onnx.map(|onnx| ModelFile {
+                file: folder.join(onnx.file),
+                sha256: onnx.sha256.to_ascii_lowercase(),
+            }),
+            file: folder.join(raw.file),
             sha256: raw.sha256.to_ascii_lowercase(),
             licence: raw.licence,
             source: raw.source,
@@ -236,8 +252,13 @@ impl Manifest {
         if self.name.is_empty() {
             return say("name", "must not be empty");
         }
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return say("sha256", "must be 64 hex digits, as sha256sum prints them");
+        let digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        for (key, sum) in
+            [("sha256", Some(&self.sha256)), ("onnx.sha256", self.onnx.as_ref().map(|o| &o.sha256))]
+        {
+            if sum.is_some_and(|sum| !digest(sum)) {
+                return say(key, "must be 64 hex digits, as sha256sum prints them");
+            }
         }
         if self.labels.is_empty() || self.labels.len() > Labels::MOST {
             return say("labels", "must name 1 to 4096 classes");

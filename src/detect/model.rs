@@ -7,7 +7,9 @@ use super::heads::{Candidate, Head, Mismatch, nms};
 use super::labels::{Labels, Wanted};
 use super::letterbox::{Letterbox, LetterboxError};
 use super::manifest::Manifest;
-use super::types::{DetectError, Detection, Detector, DetectorInfo};
+use super::tiles::{self, Found};
+use super::types::{BBox, DetectError, Detection, Detector, DetectorInfo};
+use crate::config::Tiles;
 use crate::decode::PictureView;
 
 /// A model that runs in some engine.
@@ -24,6 +26,7 @@ pub struct ModelDetector {
     info: DetectorInfo,
     /// Kept between pictures for its memory.
     candidates: Vec<Candidate>,
+    closer: Option<Closer>,
 }
 
 impl ModelDetector {
@@ -58,29 +61,80 @@ impl ModelDetector {
             must_find: manifest.self_test.clone().map(|l| (l, manifest.head.score_threshold)),
             info,
             candidates: Vec::new(),
+            closer: None,
         })
     }
 }
 
+/// What is looked for.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    threshold: f32,
+    classes: &'a [u16],
+}
+
 impl ModelDetector {
-    /// Finds the classes of `wanted` that score higher than `threshold`.
+    /// Looks closer at parts of each picture.
+    #[must_use]
+    pub fn with_tiles(mut self, tiles: Option<Tiles>) -> Self {
+        // Tiles are of one size: with a letterbox of their own, neither is measured anew for each picture.
+        self.closer =
+            tiles.map(|tiles| Closer { tiles, letterbox: self.letterbox.clone(), looked: 0 });
+        self
+    }
+
+    /// Looks at the whole picture, and closer where tiles are asked for.
     fn look(
         &mut self,
         picture: &PictureView<'_>,
-        threshold: f32,
-        wanted: &[u16],
+        search: Search<'_>,
     ) -> Result<Vec<Detection>, DetectError> {
         let (width, height) = (picture.width, picture.height);
         if !picture.is_whole() {
             return Err(DetectError::BrokenPicture { width, height });
         }
-        let (letterbox, head, candidates) = (&mut self.letterbox, &self.head, &mut self.candidates);
+        self.pass(picture, search, Glance::Whole)?;
+        let Some(closer) = &mut self.closer else {
+            return Ok(self.candidates.iter().filter_map(|found| self.named(found)).collect());
+        };
+        let regions = tiles::now(&closer.tiles, closer.looked, width, height);
+        closer.looked = closer.looked.wrapping_add(1);
+        let whole = self.candidates.iter();
+        let mut found: Vec<_> =
+            whole.map(|candidate| Found { candidate: *candidate, is_part: false }).collect();
+        for region in regions {
+            let part = picture.crop(region.x, region.y, region.width, region.height);
+            self.pass(&part, search, Glance::Tile)?;
+            found.extend(self.candidates.iter().map(|candidate| {
+                let [x1, y1, x2, y2] = candidate.corners;
+                let (x, y) = (region.x as f32, region.y as f32);
+                let corners = [x1 + x, y1 + y, x2 + x, y2 + y];
+                let is_part = tiles::is_part(&corners, &region, width, height);
+                Found { candidate: Candidate { corners, ..*candidate }, is_part }
+            }));
+        }
+        let merged = tiles::merge(&found, self.nms_iou);
+        Ok(merged.iter().filter_map(|found| self.named(found)).collect())
+    }
+
+    /// Runs the model once; `candidates` then holds what was found, in the view's pixels.
+    fn pass(
+        &mut self,
+        view: &PictureView<'_>,
+        search: Search<'_>,
+        glance: Glance,
+    ) -> Result<(), DetectError> {
+        let letterbox = match (glance, &mut self.closer) {
+            (Glance::Tile, Some(closer)) => &mut closer.letterbox,
+            _ => &mut self.letterbox,
+        };
+        let (head, candidates) = (&self.head, &mut self.candidates);
         candidates.clear();
         let mut placed = Err(LetterboxError::Tensor);
         let mut decoded = Ok(());
         self.engine
-            .run(&mut |input| placed = letterbox.write(picture, input), &mut |outputs| {
-                decoded = head.decode(outputs, threshold, wanted, candidates)
+            .run(&mut |input| placed = letterbox.write(view, input), &mut |outputs| {
+                decoded = head.decode(outputs, search.threshold, search.classes, candidates);
             })
             .map_err(|e| DetectError::Interpreter(e.to_string()))?;
         let placement = placed.map_err(|e| DetectError::Interpreter(e.to_string()))?;
@@ -90,17 +144,40 @@ impl ModelDetector {
         }
         nms::keep_best(candidates, head.wants_nms().then_some(self.nms_iou));
         nms::keep_one_name(candidates);
-        let detections = candidates.iter().filter_map(|found| {
-            Some(Detection {
-                class_id: found.class_id,
-                label: self.labels.get(found.class_id)?.clone(),
-                confidence: found.score,
-                bbox: placement.to_picture(found.corners)?,
-                track_id: None,
-            })
+        candidates.retain_mut(|found| match placement.to_picture(found.corners) {
+            Some(b) => {
+                found.corners = [b.x1, b.y1, b.x2, b.y2];
+                true
+            }
+            None => false,
         });
-        Ok(detections.collect())
+        Ok(())
     }
+
+    fn named(&self, found: &Candidate) -> Option<Detection> {
+        let [x1, y1, x2, y2] = found.corners;
+        Some(Detection {
+            class_id: found.class_id,
+            label: self.labels.get(found.class_id)?.clone(),
+            confidence: found.score,
+            bbox: BBox { x1, y1, x2, y2 },
+            track_id: None,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Glance {
+    Whole,
+    Tile,
+}
+
+/// Looking closer.
+struct Closer {
+    tiles: Tiles,
+    letterbox: Letterbox,
+    /// Pictures so far.
+    looked: usize,
 }
 
 impl Detector for ModelDetector {
@@ -110,7 +187,7 @@ impl Detector for ModelDetector {
 
     fn detect(&mut self, picture: &PictureView<'_>) -> Result<Vec<Detection>, DetectError> {
         let wanted = Arc::clone(&self.wanted);
-        self.look(picture, self.threshold, &wanted)
+        self.look(picture, Search { threshold: self.threshold, classes: &wanted })
     }
 
     fn self_test(&mut self, picture: &PictureView<'_>) -> Result<(), DetectError> {
@@ -118,7 +195,9 @@ impl Detector for ModelDetector {
             return self.detect(picture).map(|_| ());
         };
         let classes = self.labels.select(&[label.to_string()]).classes;
-        match self.look(picture, threshold, &classes)?.is_empty() {
+        // Its animal fills the picture: the whole shows it.
+        self.pass(picture, Search { threshold, classes: &classes }, Glance::Whole)?;
+        match self.candidates.is_empty() {
             false => Ok(()),
             true => Err(DetectError::SelfTest { model: Arc::clone(&self.info.model), label }),
         }
@@ -199,8 +278,7 @@ mod tests {
             width: 100,
             height: 100,
             threads: 1,
-            library: String::new(),
-            refusals: Vec::new(),
+            ..DetectorInfo::default()
         };
         ModelDetector::new(Box::new(engine), &manifest, &wanted, None, info).unwrap()
     }
@@ -232,5 +310,27 @@ mod tests {
         assert!(matches!(&said, DetectError::NotANumber { output, .. } if output == "o"), "{said}");
         let said = detector(&[0.0; 12], true).detect(&picture().view()).unwrap_err();
         assert!(matches!(&said, DetectError::Interpreter(why) if why.contains("out of order")));
+    }
+
+    #[test]
+    fn tiles_are_looked_at_beside_the_whole_and_their_boxes_lie_in_the_picture() {
+        use crate::config::TileTurns;
+        // In every view a dog of a fifth of the input's side, in the middle.
+        let row = [50.0, 50.0, 20.0, 20.0, 0.0, 0.9];
+        let tiles = |turns| Tiles { columns: 2, rows: 1, overlap: 0.0, turns };
+        let boxes = |turns| {
+            let mut detector = detector(&row, false).with_tiles(Some(tiles(turns)));
+            let mut see = || {
+                let found = detector.detect(&picture().view()).unwrap();
+                let mut at: Vec<_> = found.iter().map(|d| (d.bbox.x1, d.bbox.x2)).collect();
+                at.sort_by(|a, b| a.0.total_cmp(&b.0));
+                at
+            };
+            [see(), see()]
+        };
+        // 40 pixels wide in the whole of 200, 20 in each half of 100.
+        let (whole, left, right) = ((80.0, 120.0), (40.0, 60.0), (140.0, 160.0));
+        assert_eq!(boxes(TileTurns::All), [[left, whole, right], [left, whole, right]]);
+        assert_eq!(boxes(TileTurns::One), [vec![left, whole], vec![whole, right]]);
     }
 }

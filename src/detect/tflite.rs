@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
-use edgefirst_tflite::{
-    Delegate, DelegateOptions, Interpreter, InterpreterBuilder, Library, Model, TensorType,
-};
+use edgefirst_tflite::{Delegate, Interpreter, InterpreterBuilder, Library, Model, TensorType};
 use parking_lot::Mutex;
 
-use super::engine::{Engine, EngineError};
+use super::compiled;
+use super::delegate::{self, Share};
+use super::engine::{Engine, EngineError, Facts, Opened};
 use super::locate;
 use super::tensor::{Element, Quant, TensorMeta, TensorMut, Values, View};
 use crate::config;
@@ -19,7 +19,7 @@ use crate::config;
 static LOADED: Mutex<BTreeMap<PathBuf, &'static Library>> = Mutex::new(BTreeMap::new());
 
 /// Opens the library at `path`, or gives the one already open.
-pub(super) fn library(path: &Path) -> Result<&'static Library, String> {
+fn library(path: &Path) -> Result<&'static Library, String> {
     let mut loaded = LOADED.lock();
     if let Some(&library) = loaded.get(path) {
         return Ok(library);
@@ -71,9 +71,41 @@ fn missing_symbol(library: &Library) -> Option<&'static str> {
     None
 }
 
+/// A library that is open.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) library: &'static Library,
+    pub(super) path: PathBuf,
+    /// The places before it that had none, each with the reason.
+    pub(super) refusals: Vec<String>,
+}
+
+impl Found {
+    /// The first of these places where a library opens.
+    ///
+    /// # Errors
+    /// Each place's reason.
+    pub(super) fn first(candidates: Vec<PathBuf>) -> Result<Self, Vec<String>> {
+        let mut refusals = Vec::new();
+        for path in candidates {
+            match library(&path) {
+                Ok(library) => return Ok(Self { library, path, refusals }),
+                Err(reason) => refusals.push(format!("{}: {reason}", path.display())),
+            }
+        }
+        Err(refusals)
+    }
+
+    /// Name, version and place, as shown to users.
+    pub(super) fn named(&self) -> String {
+        let version = version(self.library).map_or(String::new(), |v| format!(" {v}"));
+        format!("TensorFlow Lite{version} ({})", self.path.display())
+    }
+}
+
 /// The library's own version, where it tells.
 #[allow(unsafe_code)]
-pub(super) fn version(library: &Library) -> Option<String> {
+fn version(library: &Library) -> Option<String> {
     let sys = library.as_sys();
     if sys.TfLiteVersion.is_err() {
         return None;
@@ -100,77 +132,58 @@ pub(super) struct Tflite {
     outputs: Vec<TensorMeta>,
 }
 
-/// An interpreter with the delegates it came to run on.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) engine: Tflite,
-    /// As in `DetectorInfo::backend`.
-    pub(super) backend: &'static str,
-    /// What was asked for and could not be had.
-    pub(super) refusals: Vec<String>,
-}
-
-/// Loads a model's bytes; when the external delegate does not take part, the CPU takes over.
-pub(super) fn open(
-    library: &'static Library,
-    bytes: Vec<u8>,
-    threads: usize,
-    delegate: Option<&config::Delegate>,
-) -> Result<Opened, String> {
-    // The identifier of the format. What follows it is verified by the library.
-    if bytes.get(4..8) != Some(b"TFL3") {
-        return Err("not a TensorFlow Lite model".into());
-    }
-    let model = Model::from_bytes(library, bytes)
-        .map_err(|_| "not a whole TensorFlow Lite model".to_string())?;
+/// Loads a model's bytes for the CPU.
+pub(super) fn on_cpu(found: &Found, bytes: Vec<u8>, threads: usize) -> Result<Opened, String> {
+    let model = model(found.library, bytes)?;
     let threads = i32::try_from(threads).unwrap_or(i32::MAX);
     let mut refusals = Vec::new();
-    if let Some(wanted) = delegate {
-        match with_delegate(library, &model, threads, wanted) {
-            Ok(interpreter) => {
-                let engine = Tflite::new(interpreter, model)?;
-                return Ok(Opened { engine, backend: "tflite-delegate", refusals });
-            }
-            Err(reason) => refusals.push(format!(
-                "delegate {}: {reason}; the CPU runs the model",
-                wanted.path.display()
-            )),
-        }
-    }
-    let (builder, backend) = match Delegate::xnnpack(library, threads) {
-        Ok(xnnpack) => (builder(library, threads)?.delegate(xnnpack), "tflite-xnnpack"),
+    let (builder, backend) = match Delegate::xnnpack(found.library, threads) {
+        Ok(xnnpack) => (builder(found.library, threads)?.delegate(xnnpack), "tflite-xnnpack"),
         Err(e) => {
             refusals.push(format!("xnnpack: {e}; the model runs several times slower"));
-            (builder(library, threads)?, "tflite")
+            (builder(found.library, threads)?, "tflite")
         }
     };
     let interpreter = build(builder, &model)?;
-    Ok(Opened { engine: Tflite::new(interpreter, model)?, backend, refusals })
+    let facts = Facts { backend, library: found.named(), refusals, ..Facts::default() };
+    Ok(Opened { engine: Box::new(Tflite::new(interpreter, model)?), facts })
 }
 
-/// An interpreter on an external delegate, with XNNPACK for what that leaves to the CPU.
-fn with_delegate(
-    library: &'static Library,
-    model: &Model<'static>,
-    threads: i32,
+/// Loads a model's bytes for an external delegate, with XNNPACK for what that leaves to the CPU.
+pub(super) fn on_delegate(
+    found: &Found,
+    bytes: Vec<u8>,
+    threads: usize,
     wanted: &config::Delegate,
-) -> Result<Interpreter<'static>, String> {
-    if wanted.path.components().count() > 1
-        && let Some(fault) = locate::library_fault(&wanted.path)
-    {
-        return Err(fault);
-    }
-    let options = wanted
-        .options
-        .iter()
-        .fold(DelegateOptions::new(), |options, (key, value)| options.option(key, value));
-    let external =
-        Delegate::load_with_options(&wanted.path, &options).map_err(|e| e.to_string())?;
-    let mut builder = builder(library, threads)?.delegate(external);
-    if let Ok(xnnpack) = Delegate::xnnpack(library, threads) {
+) -> Result<Opened, String> {
+    let model = model(found.library, bytes)?;
+    let threads = i32::try_from(threads).unwrap_or(i32::MAX);
+    let external = delegate::load(wanted)?;
+    let counted = delegate::Counted::begin(&external);
+    let mut builder = builder(found.library, threads)?.delegate(external);
+    if let Ok(xnnpack) = Delegate::xnnpack(found.library, threads) {
         builder = builder.delegate(xnnpack);
     }
-    build(builder, model)
+    let interpreter = build(builder, &model);
+    let share = counted.end();
+    let interpreter = interpreter?;
+    if let Some(Share { taken: 0, of }) = share {
+        return Err(format!(
+            "takes none of the model's {of} operations, so the CPU would do all the work; use a model that was made for it (detect.delegate.model)"
+        ));
+    }
+    let facts = Facts {
+        backend: "tflite-delegate",
+        library: found.named(),
+        takes: share.map(|s| format!("{} of {} operations", s.taken, s.of)),
+        refusals: Vec::new(),
+    };
+    Ok(Opened { engine: Box::new(Tflite::new(interpreter, model)?), facts })
+}
+
+fn model(library: &'static Library, bytes: Vec<u8>) -> Result<Model<'static>, String> {
+    compiled::is_tflite(&bytes)?;
+    Model::from_bytes(library, bytes).map_err(|_| "not a whole TensorFlow Lite model".to_string())
 }
 
 fn builder(library: &'static Library, threads: i32) -> Result<InterpreterBuilder<'static>, String> {

@@ -60,9 +60,9 @@ pub struct Detections {
 }
 
 /// What a detector says of itself wherever a user looks.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct DetectorInfo {
-    /// "tflite-xnnpack", "tflite-delegate", "fake".
+    /// "tflite-xnnpack", "tflite-delegate", "onnx", "onnx-tensorrt", "onnx-cuda", "onnx-openvino", "fake".
     pub backend: String,
     pub model: Arc<str>,
     /// Input size of the model in pixels.
@@ -73,6 +73,37 @@ pub struct DetectorInfo {
     pub library: String,
     /// What was asked for and could not be had, each with its reason.
     pub refusals: Vec<String>,
+    /// Every accelerator that was asked for or found, and how it stands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accelerators: Vec<Accelerator>,
+}
+
+/// An accelerator as it stands at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Accelerator {
+    /// As in the refusals: "delegate /usr/lib/libedgetpu.so.1".
+    pub name: String,
+    pub state: AcceleratorUse,
+    /// Of the runtime, of the accelerator's own library and of its driver, as far as each tells.
+    pub versions: Vec<String>,
+    /// How much of the model it runs, as "57 of 60 operations"; absent where that cannot be told.
+    pub takes: Option<String>,
+    /// Why it is not in use, and what to do; absent when it is.
+    pub reason: Option<String>,
+    /// How often it was refused or failed since the detector was opened.
+    pub failures: u32,
+    /// Seconds from the last failure to the next try.
+    pub retry_after_s: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceleratorUse {
+    InUse,
+    /// It could not be opened.
+    Refused,
+    /// It ran, failed or did not answer, and another way took over.
+    Dropped,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +120,22 @@ pub enum DetectError {
         "model {model} finds no {label} in spotter's self-test picture: its file, its manifest, the library or the delegate is wrong; set detect.model = \"auto\" and leave detect.delegate out"
     )]
     SelfTest { model: Arc<str>, label: Arc<str> },
+}
+
+#[cfg(feature = "engines")]
+impl DetectError {
+    /// Whether the fault is not the picture's.
+    pub(super) fn is_the_engines(&self) -> bool {
+        !matches!(self, Self::BrokenPicture { .. })
+    }
+
+    /// What happened, for where something else takes over.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Interpreter(why) => why.clone(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// A model ready to look at pictures. Used by one thread at a time.

@@ -90,7 +90,13 @@ pub fn run(
                 failed.filter(|_| broken)
             }
         };
-        let Some(mut error) = failed else { continue };
+        let Some(mut error) = failed else {
+            // Where another way took over, or the accelerator is back.
+            if state.borrow().info.as_ref() != Some(detector.info()) {
+                state.send_modify(|s| s.info = Some(detector.info().clone()));
+            }
+            continue;
+        };
         loop {
             failures += 1;
             state.send_modify(|s| s.error = Some(error.clone()));

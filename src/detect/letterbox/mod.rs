@@ -18,7 +18,7 @@ use super::tensor::{Element, TensorMeta, TensorMut};
 use crate::decode::{PictureView, PixelFormat};
 
 /// Fills one model's input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Letterbox {
     spec: InputSpec,
     tables: Tables,
@@ -36,14 +36,14 @@ pub enum LetterboxError {
 }
 
 /// For each channel of the model, what to store for a pixel's 256 values.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Tables {
     Bytes(Box<[[u8; 256]; 3]>),
     F32(Box<[[f32; 256]; 3]>),
 }
 
 /// All that depends on a picture's size.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Plan {
     size: (u32, u32, PixelFormat),
     placement: Placement,
@@ -52,7 +52,7 @@ struct Plan {
 }
 
 /// Rows under way; sized by the plan.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Scratch {
     /// A plane's row after [`Rows`], and its channels one by one where it interleaves them.
     tall: Vec<i16>,

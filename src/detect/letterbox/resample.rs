@@ -9,7 +9,7 @@
 pub(super) const FRACTION: u32 = 7;
 
 /// Weighs whole rows of bytes into one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rows {
     windows: Vec<Window>,
     /// In 256ths.
@@ -71,7 +71,7 @@ impl Rows {
 }
 
 /// Weighs neighbouring values of a row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Columns {
     first: Vec<u32>,
     /// `taps` a column, in 16384ths, zeros after the last one needed.
