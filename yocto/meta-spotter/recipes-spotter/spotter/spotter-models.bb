@@ -12,7 +12,7 @@ do_compile[noexec] = "1"
 
 do_install() {
     install -d ${D}${datadir}/spotter/models
-    install -m 0644 ${S}/models/*.tflite ${S}/models/*.toml ${S}/models/coco.txt ${D}${datadir}/spotter/models/
+    install -m 0644 ${S}/models/*.tflite ${S}/models/*.onnx ${S}/models/*.toml ${S}/models/coco.txt ${D}${datadir}/spotter/models/
 }
 
 FILES:${PN} = "${datadir}/spotter/models"
