@@ -237,15 +237,14 @@ for i in $(seq 60); do
     systemctl is-active --quiet spotter-access-point.service && break
 done
 sleep 10
-phone=$(basename "$(readlink /sys/class/net/wlan1/phy80211)")
-printf "ctrl_interface=/run/phone\\nnetwork={\\nssid=\\"%s\\"\\npsk=\\"%s\\"\\n}\\n" "$(uname -n)" "$(cat /var/lib/spotter-box/ap-passphrase)" >/run/phone.conf
+printf "ctrl_interface=/run/phone\nnetwork={\nssid=\"%s\"\npsk=\"%s\"\n}\n" "$(uname -n)" "$(cat /var/lib/spotter-box/ap-passphrase)" >/run/phone.conf
 wpa_supplicant -B -i wlan1 -D nl80211 -c /run/phone.conf -P /run/phone.pid
 for i in $(seq 30); do
     wpa_cli -p /run/phone -i wlan1 status | grep -q wpa_state=COMPLETED && break
     sleep 2
 done
 wpa_cli -p /run/phone -i wlan1 status >/run/alone.joined
-busybox udhcpc -i wlan1 -n -q -t 10 -s /bin/true >/run/alone.lease 2>&1
+timeout 60 busybox udhcpc -i wlan1 -n -q -t 10 -s /bin/true >/run/alone.lease 2>&1
 kill "$(cat /run/phone.pid)"
 networkctl up eth0
 touch /run/alone.done
