@@ -1,6 +1,6 @@
 //! What one more RTMP reader costs: spotter beside nginx-rtmp, xiu and node-media-server, one after the other in one run.
 //!
-//!     cargo bench --bench fanout [-- --readers 300 --seconds 20 --rounds 2]
+//!     cargo bench --bench fanout [-- --readers 60 --seconds 30 --rounds 2]
 //!
 //! Each server gets the same ffmpeg publisher (the demo clip, 2.5 Mbit/s) and the same readers, which play and throw away.
 //! Processor time is the server's with the readers less the same with a first one only, over the readers; memory is its own
@@ -31,7 +31,7 @@ fn main() {
         let given = args.iter().position(|a| a == name).and_then(|at| args.get(at + 1));
         given.map_or(default, |s| s.parse().expect("options take whole numbers"))
     };
-    let (readers, seconds) = (option("--readers", 300), option("--seconds", 20));
+    let (readers, seconds) = (option("--readers", 60), option("--seconds", 30));
     let rounds = option("--rounds", 2);
     std::env::set_current_dir(env!("CARGO_MANIFEST_DIR")).expect("the repository is there");
     if !Path::new(CLIP).exists() {

@@ -1,6 +1,6 @@
 //! What a runtime must offer to carry a model: tensors described, filled, run and read. Knows no model.
 
-use super::tensor::{TensorMeta, TensorMut, View};
+use super::tensor::{TensorMeta, TensorMut, Values, View};
 
 /// Why a runtime could not run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +20,17 @@ pub trait Engine: Send {
         fill: &mut dyn FnMut(TensorMut<'_>),
         read: &mut dyn FnMut(&[View<'_>]),
     ) -> Result<(), EngineError>;
+}
+
+/// An output as heads get it, who index by the shape they were fitted to.
+///
+/// # Errors
+/// When there are not as many values as `meta` says.
+pub fn view<'v>(values: Values<'v>, meta: &TensorMeta) -> Result<View<'v>, EngineError> {
+    if values.count().is_some_and(|count| count != meta.volume()) {
+        return Err(EngineError(format!("output \"{}\" changed its shape", meta.name)));
+    }
+    Ok(View { values, quant: meta.quant })
 }
 
 /// An engine that has run once.

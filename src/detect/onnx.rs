@@ -12,7 +12,7 @@ use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
 use parking_lot::Mutex;
 
 use super::compiled;
-use super::engine::{Engine, EngineError, Facts, Opened};
+use super::engine::{Engine, EngineError, Facts, Opened, view};
 use super::locate;
 use super::tensor::{Element, Quant, TensorMeta, TensorMut, Values, View};
 use crate::config::Provider;
@@ -274,11 +274,7 @@ impl Engine for Onnx {
                 Element::F32 => Values::F32(value.try_extract_tensor::<f32>().map_err(failed)?.1),
                 _ => Values::Other,
             };
-            // Heads index by the shape they were fitted to.
-            if values.count().is_some_and(|count| count != meta.volume()) {
-                return Err(EngineError(format!("output \"{}\" changed its shape", meta.name)));
-            }
-            views.push(View { values, quant: Quant::NONE });
+            views.push(view(values, meta)?);
         }
         read(&views);
         Ok(())

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::compiled;
 use super::delegate::{self, Share};
-use super::engine::{Engine, EngineError, Facts, Opened};
+use super::engine::{Engine, EngineError, Facts, Opened, view};
 use super::locate;
 use super::tensor::{Element, Quant, TensorMeta, TensorMut, Values, View};
 use crate::config;
@@ -269,11 +269,7 @@ impl Engine for Tflite {
                 Element::F32 => Values::F32(tensor.as_slice().map_err(failed)?),
                 Element::Other(_) => Values::Other,
             };
-            // Heads index by the shape they were fitted to.
-            if values.count().is_some_and(|count| count != meta.volume()) {
-                return Err(EngineError(format!("output \"{}\" changed its shape", meta.name)));
-            }
-            views.push(View { values, quant: meta.quant });
+            views.push(view(values, meta)?);
         }
         read(&views);
         Ok(())

@@ -8,7 +8,7 @@ use tflitec::interpreter::{Interpreter, Options};
 use tflitec::model::Model;
 use tflitec::tensor::{DataType, Tensor};
 
-use super::engine::{Engine, EngineError, Facts, Opened};
+use super::engine::{Engine, EngineError, Facts, Opened, view};
 use super::tensor::{Element, Quant, TensorMeta, TensorMut, Values, View};
 use crate::supervise::panic_text;
 
@@ -140,11 +140,7 @@ impl Engine for Linked {
                 Element::F32 => Values::F32(tensor.data()),
                 Element::Other(_) => Values::Other,
             };
-            // Heads index by the shape they were fitted to.
-            if values.count().is_some_and(|count| count != meta.volume()) {
-                return Err(EngineError(format!("output \"{}\" changed its shape", meta.name)));
-            }
-            views.push(View { values, quant: meta.quant });
+            views.push(view(values, meta)?);
         }
         read(&views);
         Ok(())
