@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mqtt_support::{BROKER, Subscriber, free_port, have, lasting, mosquitto, reader};
+use mqtt_support::{BROKER, Subscriber, have, lasting, mosquitto, reader};
 use serde_json::Value;
 use support::api::*;
 use support::mount::Mount;
 use support::readers::{Mosquitto, Socket};
-use support::{Reaped, Service, root, spotter};
+use support::{Reaped, Service, free_port, root, spotter};
 
 /// A visit of some seconds after the other: a publisher that comes and goes until it is told to stop.
 struct Visitor {

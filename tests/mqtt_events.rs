@@ -25,6 +25,7 @@ use spotter::media::{MediaTime, StreamId};
 use spotter::snapshots::Portrait;
 use spotter::track::{Best, Event, EventKind, Moment, Visit};
 use spotter::wire::LinkState;
+use support::free_port;
 
 const BASE: &str = "spotter/spotter-test";
 

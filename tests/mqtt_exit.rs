@@ -2,6 +2,8 @@
 //! is not installed.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/skip.rs"]
 mod skip;
 #[path = "support/mqtt.rs"]
@@ -14,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ports::free_port;
 use spotter::config;
 use spotter::media::StreamId;
 use spotter::media::stream::Takeover;

@@ -6,13 +6,14 @@ pub mod api;
 pub mod clip;
 pub mod line;
 pub mod mount;
+pub mod ports;
 pub mod readers;
 mod skip;
 
+pub(crate) use ports::free_port;
 pub(crate) use skip::skip;
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -57,11 +58,6 @@ pub fn new_ffmpeg() -> Option<PathBuf> {
     files
         .map(|f| f.path())
         .find(|f| f.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ffmpeg")))
-}
-
-/// A port nobody listens on just now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A child process that does not outlive the test.

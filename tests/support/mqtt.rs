@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -382,10 +382,6 @@ pub fn publish(port: u16, args: &[&str]) -> bool {
 
 pub async fn published(port: u16, args: &'static [&'static str]) -> bool {
     tokio::task::spawn_blocking(move || publish(port, args)).await.unwrap()
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// mosquitto as somebody else's broker.

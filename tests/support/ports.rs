@@ -1,0 +1,24 @@
+//! Ports for servers that the tests start.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below 32768, where the kernel takes the ports of outgoing connections from: one of those could sit on a port
+/// between this look at it and the server's own bind, and the server would not start.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// A port nobody listens on just now, and none given out before.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Two test programs at once begin at different places.
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let step = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let place = begin.wrapping_add(step) % PORTS.len() as u32;
+        let port = PORTS.start + place as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free between {} and {}", PORTS.start, PORTS.end);
+}
