@@ -34,6 +34,7 @@ use crate::decode::Frame;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker;
 use crate::detect::{self, Detections, Detector};
+use crate::ingest::srt::{SrtContext, SrtCounters};
 use crate::ingest::{self, IngestCounters};
 use crate::live::Live;
 use crate::media::Streams;
@@ -148,6 +149,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
     let ingest_counters = Arc::new(IngestCounters::default());
+    let srt_counters = Arc::new(SrtCounters::default());
     let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
     let reader_counters = Arc::new(ReaderCounters::default());
     let relays = Relays::new(Arc::clone(&streams));
@@ -168,6 +170,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         Arc::clone(&streams),
         BTreeMap::from([
             ("ingest", group(&ingest_counters)),
+            ("srt", group(&srt_counters)),
             ("readers", group(&reader_counters)),
             ("mqtt", group(&mqtt_counters)),
             ("broker", group(&broker_counters)),
@@ -234,6 +237,13 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     };
     let record = tokio::spawn(record::run(record_context, record_stop.clone()));
     local.sources.follow(&config.source);
+    let srt = doors.srt.map(|door| {
+        let (entry, config) = (ingest_context.entry(), config.ingest.clone());
+        let context = SrtContext { entry, config, counters: srt_counters };
+        door.open(context, ingest_stop.clone())
+            .map_err(|error| Failure::unavailable(format!("cannot listen for SRT: {error}")))
+    });
+    let srt = srt.transpose()?;
     let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
@@ -291,6 +301,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let web_context = web::Context {
         node: Arc::clone(&node),
         config: config.web.clone(),
+        srt_passphrase: config.ingest.srt.passphrase.clone(),
         guard: Arc::clone(&guard),
         detections: detections.clone(),
         streams: Arc::clone(&streams),
@@ -314,6 +325,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     });
     tracing::info!(
         rtmp = who.addresses.rtmp,
+        srt = who.addresses.srt,
         websocket = who.addresses.websocket,
         mqtt = who.addresses.mqtt,
         web = who.addresses.web,
@@ -412,6 +424,9 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         local.sources.finish(grace / 3).await;
         if !ingest.is_finished() {
             let _ = (&mut ingest).await;
+        }
+        if let Some(ended) = srt {
+            let _ = ended.await;
         }
         streams.close_all();
         relays.finish().await;

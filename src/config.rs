@@ -103,6 +103,20 @@ pub struct Ingest {
     pub reconnect_grace_s: u64,
     /// Coded media kept per stream, bytes.
     pub gop_budget_bytes: usize,
+    pub srt: Srt,
+}
+
+/// Publishers by SRT.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Srt {
+    pub enabled: bool,
+    /// UDP.
+    pub listen: SocketAddr,
+    /// Empty: callers need none.
+    pub passphrase: Password,
+    /// What a packet that was lost has to come again; a sender may ask for more.
+    pub latency_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,7 +363,15 @@ impl Default for Ingest {
             reader_stall_timeout_s: 5,
             reconnect_grace_s: 30,
             gop_budget_bytes: 8 << 20,
+            srt: Srt::default(),
         }
+    }
+}
+
+impl Default for Srt {
+    fn default() -> Self {
+        let passphrase = Password::default();
+        Self { enabled: false, listen: any(8890), passphrase, latency_ms: 120 }
     }
 }
 

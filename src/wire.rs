@@ -322,6 +322,9 @@ impl From<RelayStatus> for RelayInUse {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct Addresses {
     pub rtmp: String,
+    /// Left out where that door is closed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub srt: String,
     pub websocket: String,
     pub mqtt: String,
     pub web: String,
@@ -575,6 +578,7 @@ mod tests {
             })],
             addresses: Addresses {
                 rtmp: "0.0.0.0:1935".into(),
+                srt: String::new(),
                 websocket: "0.0.0.0:8765".into(),
                 mqtt: String::new(),
                 web: "0.0.0.0:8080".into(),

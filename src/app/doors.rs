@@ -8,12 +8,14 @@ use tokio::net::{TcpListener, UdpSocket as Udp};
 use super::Failure;
 use crate::announce::Service;
 use crate::auth::FirstStart;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::ingest::srt::SrtDoor;
 use crate::mqtt;
 use crate::wire::Addresses;
 
 pub(super) struct Doors {
     pub(super) rtmp: TcpListener,
+    pub(super) srt: Option<SrtDoor>,
     pub(super) websocket: Option<TcpListener>,
     pub(super) mqtt: Option<TcpListener>,
     pub(super) web: Option<TcpListener>,
@@ -25,6 +27,10 @@ impl Doors {
     pub(super) async fn bind(config: &Config) -> Result<Self, Failure> {
         raise_file_limit();
         let rtmp = bind("ingest.listen", config.ingest.listen).await?;
+        let srt = match config.ingest.srt.enabled {
+            true => Some(bind_srt(&config.ingest.srt)?),
+            false => None,
+        };
         let websocket = match config.websocket.enabled {
             true => Some(bind("websocket.listen", config.websocket.listen).await?),
             false => None,
@@ -38,7 +44,7 @@ impl Doors {
             Some(web) if config.web.webrtc => Some(bind_udp(web).await?),
             _ => None,
         };
-        Ok(Self { rtmp, websocket, mqtt, web, webrtc })
+        Ok(Self { rtmp, srt, websocket, mqtt, web, webrtc })
     }
 
     /// The doors as somebody on the network would dial them; empty where there is none.
@@ -51,6 +57,11 @@ impl Doors {
         let mqtt = dial(self.mqtt.as_ref());
         Addresses {
             rtmp: dial(Some(&self.rtmp)),
+            srt: self
+                .srt
+                .as_ref()
+                .and_then(SrtDoor::local_addr)
+                .map_or_else(String::new, |bound| reachable(bound, own).to_string()),
             websocket: dial(self.websocket.as_ref()),
             web: dial(self.web.as_ref()),
             mqtt: if config.mqtt.broker.is_empty() { mqtt } else { config.mqtt.broker.clone() },
@@ -119,6 +130,15 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|e| {
         Failure::unavailable(format!(
             "cannot listen on {address}: {e}; stop what uses that port, or set {key}"
+        ))
+    })
+}
+
+fn bind_srt(config: &config::Srt) -> Result<SrtDoor, Failure> {
+    SrtDoor::bind(config).map_err(|error| {
+        let at = config.listen;
+        Failure::unavailable(format!(
+            "cannot listen for SRT on UDP {at}: {error}; mend that, or set ingest.srt.enabled = false"
         ))
     })
 }

@@ -133,6 +133,20 @@ impl Config {
         p.between("ingest.reader_stall_timeout_s", i.reader_stall_timeout_s, 1, 300);
         p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
         p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
+        let srt = &i.srt;
+        p.between("ingest.srt.latency_ms", srt.latency_ms, 20, 8000);
+        // What stands in a URL as it is: SRT clients differ in what they undo.
+        let passphrase = srt.passphrase.expose();
+        let plain = passphrase.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+        let fine = passphrase.is_empty() || plain && (10..=79).contains(&passphrase.len());
+        p.unless(fine, "ingest.srt.passphrase", || {
+            "is not one: give 10 to 79 letters, digits, '-', '.', '_' or '~', or \"\" for none"
+                .into()
+        });
+        let web = self.web.enabled && self.web.webrtc && self.web.listen == srt.listen;
+        p.unless(!(srt.enabled && web && srt.listen.port() != 0), "ingest.srt.listen", || {
+            format!("{} is taken for WebRTC by web.listen already: change one", srt.listen)
+        });
         p.between("decode.threads", self.decode.threads, 0, 64);
     }
 

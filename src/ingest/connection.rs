@@ -14,13 +14,14 @@ use tracing::{info, warn};
 use super::amf::AmfLimits;
 use super::dechunk::{Dechunker, Limits, Message, kind, write_message};
 use super::end::{ConnectionError, End};
+use super::entry::{self, Refused, direct};
 use super::play::{Player, Playing};
 use super::protocol::{self, Protocol, Request, Step};
 use super::server::{Context, is_hangup};
 use super::session::Session;
 use super::url::Token;
-use crate::auth::{Caller, Place};
-use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
+use crate::auth::Place;
+use crate::media::stream::{Displaced, Publication};
 use crate::media::{Arrival, Unit};
 
 /// Read at once, bytes: a big key frame in a few reads, and small enough to have for each connection.
@@ -289,30 +290,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", text)));
         }
         let token = request.token.as_ref().map(Token::secret);
-        let caller = Caller { peer: self.peer, forwarded: false, token };
-        let grant = match self.ctx.guard.may_publish(&caller, id) {
-            Ok(grant) => grant,
-            Err(denied) => {
-                counters.refused_token.inc();
-                // Glasses look for this word and stop trying, which is right here and nowhere else.
-                let text = format!("Unauthorized: {denied}");
-                return Ok(Some(self.refuse(request, "NetStream.Publish.Denied", &text)));
-            }
-        };
-        let takeover = if grant.takeover { Takeover::Allowed } else { Takeover::Refused };
-        let publication = match self.ctx.streams.claim(id, takeover) {
+        let publication = match self.ctx.entry().seat(&direct(self.peer, token), id) {
             Ok(publication) => publication,
-            Err(error) => {
-                match error {
-                    ClaimError::Taken(_) => counters.refused_taken.inc(),
-                    ClaimError::TooMany(_) => counters.refused_too_many_streams.inc(),
-                    ClaimError::Paused => counters.refused_paused.inc(),
-                }
-                let text = error.to_string();
-                return Ok(Some(self.refuse(request, "NetStream.Publish.BadName", &text)));
+            Err(refused) => {
+                let (code, text) = match &refused {
+                    // Glasses look for this word and stop trying, which is right here and nowhere else.
+                    Refused::Denied(_) => {
+                        ("NetStream.Publish.Denied", format!("Unauthorized: {refused}"))
+                    }
+                    Refused::Claim(_) => ("NetStream.Publish.BadName", refused.to_string()),
+                };
+                return Ok(Some(self.refuse(request, code, &text)));
             }
         };
-        publication.sign(&grant.who);
         for answer in self.protocol.accept(request)? {
             self.say(&answer);
         }
@@ -322,7 +312,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             max_chunk_streams: config.max_chunk_streams,
             max_partial_bytes: config.max_partial_bytes,
         });
-        info!(stream = %id, who = grant.who, resumed = publication.resume().is_some(), "publisher began");
         let session = Session::new(id.clone(), publication.resume(), Arrival::now().mono);
         let live = Live { publication, session, audio_refused: false, announced: false };
         self.live = Some(Box::new(live));
@@ -352,12 +341,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                 }
             }
         };
-        let tally = live.session.take_tally();
-        counters.units_malformed.add(tally.malformed);
-        counters.time_jumps.add(tally.time_jumps);
+        entry::note(&mut live.session, &live.publication, counters);
         let stream = live.publication.stream();
-        stream.counters.gaps.add(tally.gaps);
-        stream.counters.units_held.add(tally.held);
         if !live.announced
             && let Some(params) = live.session.params()
         {

@@ -14,6 +14,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::connection;
 use super::counters::IngestCounters;
+use super::entry::Entry;
 use crate::auth::{Caller, Denied, Full, Grant, Guard, Places, Right};
 use crate::config::Ingest;
 use crate::media::{StreamId, Streams};
@@ -45,6 +46,14 @@ pub struct Context {
     /// Readers have places of their own: however many there are, a publisher finds the door free.
     pub readers: Arc<Places>,
     pub reader_counters: Arc<ReaderCounters>,
+}
+
+impl Context {
+    /// What other ways in share with this one.
+    pub fn entry(&self) -> Entry {
+        let (streams, guard) = (Arc::clone(&self.streams), Arc::clone(&self.guard));
+        Entry { streams, guard, counters: Arc::clone(&self.counters) }
+    }
 }
 
 /// Serves RTMP publishers until `shutdown`, and ends streams whose publisher stayed away over the grace time.

@@ -116,26 +116,40 @@ impl Session {
     ) -> Result<Option<AudioUnit>, FlvError> {
         match parse_audio(payload)? {
             AudioTag::Config { codec, config } => {
-                match audio_params(codec, config) {
-                    Some(params) if self.audio.as_deref() == Some(&params) => {}
-                    Some(params) => self.audio = Some(Arc::new(params)),
-                    None => self.tally.malformed += 1,
-                }
+                self.configure_sound(codec, config);
                 Ok(None)
             }
-            AudioTag::Frame { codec, data } => {
-                let params = self.audio.as_ref().filter(|p| p.codec == codec && !data.is_empty());
-                let Some(params) = params.map(Arc::clone) else {
-                    self.tally.malformed += 1;
-                    return Ok(None);
-                };
-                let stamp = self.timeline.stamp(Track::Audio, timestamp_ms, arrived.mono);
-                self.tally.time_jumps += u64::from(stamp.jumped);
-                let stream = self.stream.clone();
-                Ok(Some(AudioUnit { stream, pts: stamp.time, data, params, arrived }))
-            }
+            AudioTag::Frame { codec, data } => Ok(self.sound(codec, timestamp_ms, data, arrived)),
             AudioTag::Nothing => Ok(None),
         }
+    }
+
+    pub(crate) fn configure_sound(&mut self, codec: AudioCodec, config: Bytes) {
+        if self.audio.as_ref().is_some_and(|p| p.codec == codec && p.config == config) {
+            return;
+        }
+        match audio_params(codec, config) {
+            Some(params) => self.audio = Some(Arc::new(params)),
+            None => self.tally.malformed += 1,
+        }
+    }
+
+    pub(crate) fn sound(
+        &mut self,
+        codec: AudioCodec,
+        timestamp_ms: u32,
+        data: Bytes,
+        arrived: Arrival,
+    ) -> Option<AudioUnit> {
+        let params = self.audio.as_ref().filter(|p| p.codec == codec && !data.is_empty());
+        let Some(params) = params.map(Arc::clone) else {
+            self.tally.malformed += 1;
+            return None;
+        };
+        let stamp = self.timeline.stamp(Track::Audio, timestamp_ms, arrived.mono);
+        self.tally.time_jumps += u64::from(stamp.jumped);
+        let stream = self.stream.clone();
+        Some(AudioUnit { stream, pts: stamp.time, data, params, arrived })
     }
 
     pub(crate) fn configure(
@@ -200,7 +214,7 @@ impl Session {
     }
 
     /// A picture is lost here, and it may have been a reference.
-    fn malformed(&mut self) {
+    pub(crate) fn malformed(&mut self) {
         self.tally.malformed += 1;
         self.tally.gaps += u64::from(self.gaps.lost());
     }

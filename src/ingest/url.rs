@@ -14,6 +14,10 @@ const DEFAULT_STREAM: &str = "stream";
 pub struct Token(String);
 
 impl Token {
+    pub(super) fn new(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+
     pub fn secret(&self) -> &str {
         &self.0
     }

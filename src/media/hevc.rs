@@ -1,4 +1,5 @@
-//! H.265 facts that need no decoding (pure): picture size and random access points. It decodes no picture.
+//! H.265 facts that need no decoding (pure): picture size, random access points, and a record out of parameter sets that
+//! came in-band. It decodes no picture.
 //!
 //! Syntax after Rec. ITU-T H.265 7.3; the configuration record after ISO/IEC 14496-15 8.3.3.
 
@@ -10,7 +11,9 @@ use super::unit::{VideoCodec, VideoParams};
 
 const NAME: &str = "H.265";
 const MAX_SET_BYTES: usize = 4096;
+const NAL_VPS: u8 = 32;
 const NAL_SPS: u8 = 33;
+const NAL_PPS: u8 = 34;
 
 /// What an access unit is, from the headers of its NAL units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,13 +80,71 @@ pub fn parse_sps(nal: &[u8]) -> Result<(u32, u32), ParamsError> {
         return Err(ParamsError::Broken(NAME));
     }
     let payload = unescape(&nal[2..], MAX_SET_BYTES);
-    let (coded, crop) = read_sps(&mut BitReader::new(&payload)).ok_or(ParamsError::Broken(NAME))?;
-    picture_size(coded, crop, NAME)
+    let sps = read_sps(&mut BitReader::new(&payload)).ok_or(ParamsError::Broken(NAME))?;
+    picture_size(sps.coded, sps.crop, NAME)
+}
+
+/// The newest parameter sets of a stream that has no record beside it: VPS, SPS, PPS.
+#[derive(Debug, Clone, Default)]
+pub struct HevcSets([Bytes; 3]);
+
+impl HevcSets {
+    /// Keeps the sets in an access unit. True when one of them is new.
+    pub fn look(&mut self, data: &[u8], nal_length_size: u8) -> Result<bool, BrokenLengths> {
+        let mut new = false;
+        for nal in split(data, nal_length_size) {
+            let nal = nal?;
+            let kind = nal[0] >> 1 & 0x3F;
+            if !(NAL_VPS..=NAL_PPS).contains(&kind) || nal.len() > MAX_SET_BYTES {
+                continue;
+            }
+            let kept = &mut self.0[usize::from(kind - NAL_VPS)];
+            if *kept != nal {
+                *kept = Bytes::copy_from_slice(nal);
+                new = true;
+            }
+        }
+        Ok(new)
+    }
+
+    /// An hvcC record (ISO/IEC 14496-15 8.3.3.1.2) for access units with lengths of four bytes, once there is one set of
+    /// each kind.
+    pub fn record(&self) -> Option<Bytes> {
+        let [_, sps, _] = &self.0;
+        let payload = unescape(sps.get(2..)?, MAX_SET_BYTES);
+        let facts = read_sps(&mut BitReader::new(&payload))?;
+        let (first, profile_and_level) = (payload.first()?, payload.get(1..13)?);
+        // The SPS begins with vps id (4 bits), sub-layers (3) and temporal nesting (1).
+        let (layers, nested) = ((first >> 1 & 7) + 1, first & 1);
+        let mut out = vec![1];
+        out.extend_from_slice(profile_and_level);
+        out.extend([0xF0, 0, 0xFC, 0xFC | facts.chroma]);
+        out.extend(facts.depths.map(|depth| 0xF8 | depth));
+        out.extend([0, 0, layers << 3 | nested << 2 | 3, 3]);
+        for (kind, nal) in (NAL_VPS..).zip(&self.0) {
+            if nal.is_empty() {
+                return None;
+            }
+            out.extend([0x80 | kind, 0, 1]);
+            out.extend_from_slice(&u16::try_from(nal.len()).ok()?.to_be_bytes());
+            out.extend_from_slice(nal);
+        }
+        Some(out.into())
+    }
+}
+
+/// What is used of a sequence parameter set.
+struct Sps {
+    coded: Size,
+    crop: Size,
+    /// chroma_format_idc, and the bit depths of luma and chroma over 8.
+    chroma: u8,
+    depths: [u8; 2],
 }
 
 type Size = (u64, u64);
 
-fn read_sps(r: &mut BitReader<'_>) -> Option<(Size, Size)> {
+fn read_sps(r: &mut BitReader<'_>) -> Option<Sps> {
     r.skip(4)?;
     let sub_layers = r.bits(3).filter(|n| *n <= 6)?;
     r.skip(1)?;
@@ -103,7 +164,9 @@ fn read_sps(r: &mut BitReader<'_>) -> Option<(Size, Size)> {
         };
         crop = ((left + right) * unit_x, (top + bottom) * unit_y);
     }
-    Some((coded, crop))
+    let [luma, chroma_depth] = [r.ue()?, r.ue()?].map(|depth| u8::try_from(depth.min(8)));
+    let depths = [luma.ok()?, chroma_depth.ok()?];
+    Some(Sps { coded, crop, chroma: chroma as u8, depths })
 }
 
 /// 7.3.3: 88 bits of profile and 8 of level, then what each sub-layer says of its own.
@@ -155,6 +218,28 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_made_of_sets_in_band() {
+        let unit = |nals: &[&[u8]]| {
+            let one = |nal: &&[u8]| [&(nal.len() as u32).to_be_bytes()[..], nal].concat();
+            nals.iter().flat_map(one).collect::<Vec<u8>>()
+        };
+        let (vps, pps): ([u8; 3], [u8; 3]) = ([NAL_VPS << 1, 1, 9], [NAL_PPS << 1, 1, 7]);
+        let mut sets = HevcSets::default();
+        assert!(sets.look(&unit(&[&vps, SPS]), 4).unwrap());
+        assert_eq!(sets.record(), None, "no PPS yet");
+        let whole = unit(&[&vps, SPS, &pps, &[2, 1, 0x80]]);
+        assert!(sets.look(&whole, 4).unwrap() && !sets.look(&whole, 4).unwrap());
+        let record = sets.record().unwrap();
+        let params = parse_record(&record).unwrap();
+        assert_eq!((params.width, params.height, params.nal_length_size), (426, 240, 4));
+        // 4:4:4 with 8 bits, of the range extensions' profile.
+        assert_eq!(
+            (record[16] & 3, record[17] & 7, record[18] & 7, record[1] & 0x1F),
+            (3, 0, 0, 4)
+        );
+    }
+
+    #[test]
     fn random_access_points() {
         let unit = |kind: u8| [0, 0, 0, 3, kind << 1, 1, 0x80];
         assert!(look(&unit(19), 4).unwrap().irap);
@@ -170,6 +255,9 @@ mod tests {
             let _ = parse_sps(&[&[NAL_SPS << 1, 1][..], &data].concat());
             let _ = parse_record(&[&[1][..], &data].concat().into());
             let _ = look(&data, 4);
+            let mut sets = HevcSets::default();
+            let _ = sets.look(&data, 4);
+            let _ = sets.record();
         }
     }
 }

@@ -63,6 +63,8 @@ pub type StatsReader = Arc<dyn Fn() -> NodeStats + Send + Sync>;
 pub struct Context {
     pub node: Arc<str>,
     pub config: config::Web,
+    /// For the URLs of publishers.
+    pub srt_passphrase: config::Password,
     pub guard: Arc<Guard>,
     pub detections: broadcast::Sender<Arc<Encoded>>,
     pub streams: Arc<Streams>,

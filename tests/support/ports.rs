@@ -1,6 +1,6 @@
 //! Ports for servers that the tests start.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below 32768, where the kernel takes the ports of outgoing connections from: one of those could sit on a port
@@ -9,6 +9,15 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// A port nobody listens on just now, and none given out before.
 pub(crate) fn free_port() -> u16 {
+    free(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+}
+
+/// The same of UDP.
+pub(crate) fn free_udp_port() -> u16 {
+    free(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok())
+}
+
+fn free(can_be_had: impl Fn(u16) -> bool) -> u16 {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     // Two test programs at once begin at different places.
     let begin = std::process::id().wrapping_mul(97);
@@ -16,7 +25,7 @@ pub(crate) fn free_port() -> u16 {
         let step = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
         let place = begin.wrapping_add(step) % PORTS.len() as u32;
         let port = PORTS.start + place as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if can_be_had(port) {
             return port;
         }
     }

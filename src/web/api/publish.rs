@@ -19,6 +19,7 @@ use crate::web::Door;
 use crate::web::asked::Asked;
 use crate::web::error::{ApiError, ErrorBody};
 use crate::web::visitor::Visitor;
+use crate::wire::NodeStatus;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new().routes(routes!(publish))
@@ -37,6 +38,39 @@ struct PublishTo {
     url: String,
     /// The URL as a QR code, an SVG element.
     qr_svg: String,
+    #[serde(flatten)]
+    others: OtherUrls,
+}
+
+/// The same by the other ways in, each left out where that door is closed.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct OtherUrls {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    srt_url: Option<String>,
+}
+
+impl OtherUrls {
+    pub(super) fn new(
+        door: &Door,
+        status: &NodeStatus,
+        asked: &str,
+        id: &StreamId,
+        token: Option<&str>,
+    ) -> Self {
+        let own = &status.addresses;
+        let srt_url = (!own.srt.is_empty()).then(|| {
+            let at = dialled_at(asked, &own.srt, "8890");
+            let passphrase = door.ctx.srt_passphrase.expose();
+            // The token ends the stream id, so that it can be read as it is.
+            let passphrase = if passphrase.is_empty() {
+                String::new()
+            } else {
+                format!("&passphrase={passphrase}")
+            };
+            format!("srt://{at}?streamid=publish:live/{id}{}{passphrase}", query(token))
+        });
+        Self { srt_url }
+    }
 }
 
 /// Where to publish a stream to.
@@ -63,12 +97,22 @@ async fn publish(
     let url = publish_url(asked, &status.addresses.rtmp, &id, token.as_deref());
     let qr_svg = qr_svg(&url)
         .ok_or_else(|| ApiError::bad_request("too_long", "the URL is too long for a QR code"))?;
-    Ok(Json(PublishTo { url, qr_svg }))
+    let others = OtherUrls::new(&door, &status, asked, &id, token.as_deref());
+    Ok(Json(PublishTo { url, qr_svg, others }))
 }
 
 /// `asked` is the request's Host; `own` the address of the RTMP door as the network dials it.
 pub(super) fn publish_url(asked: &str, own: &str, id: &StreamId, token: Option<&str>) -> String {
-    let (own_host, port) = own.rsplit_once(':').unwrap_or((own, "1935"));
+    format!("rtmp://{}/live/{id}{}", dialled_at(asked, own, "1935"), query(token))
+}
+
+fn query(token: Option<&str>) -> String {
+    token.map(|t| format!("?token={t}")).unwrap_or_default()
+}
+
+/// The door at `own` by the name that was asked for, if others can use that name.
+fn dialled_at(asked: &str, own: &str, usual_port: &str) -> String {
+    let (own_host, port) = own.rsplit_once(':').unwrap_or((own, usual_port));
     let name = match asked.rsplit_once(':') {
         Some((name, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => asked,
@@ -76,8 +120,7 @@ pub(super) fn publish_url(asked: &str, own: &str, id: &StreamId, token: Option<&
     let legal = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
     let here = ["", "localhost", "127.0.0.1", "[::1]"].contains(&name) || !name.chars().all(legal);
     let host = if here { own_host } else { name };
-    let token = token.map(|t| format!("?token={t}")).unwrap_or_default();
-    format!("rtmp://{host}:{port}/live/{id}{token}")
+    format!("{host}:{port}")
 }
 
 /// Dark modules as one path on white, with the four modules of margin that readers need (ISO/IEC 18004, 5.3.8).

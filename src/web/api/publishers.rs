@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::publish::publish_url;
+use super::publish::{OtherUrls, publish_url};
 use crate::auth::{AuthError, Right, TokenInfo};
 use crate::media::advice::Advisor;
 use crate::media::{Advice, StreamId};
@@ -53,6 +53,8 @@ struct PublisherMade {
     stream: String,
     /// With its token, which is not told again.
     url: String,
+    #[serde(flatten)]
+    others: OtherUrls,
     advice: Advice,
 }
 
@@ -127,7 +129,8 @@ async fn make_publisher(
     let url = publish_url(&host, &status.addresses.rtmp, &stream, Some(secret.expose()));
     tracing::info!(publisher = id, %stream, "publish URL made");
     let advice = advice(&door, &stream);
-    let made = PublisherMade { id, stream: stream.to_string(), url, advice };
+    let others = OtherUrls::new(&door, &status, &host, &stream, Some(secret.expose()));
+    let made = PublisherMade { id, stream: stream.to_string(), url, others, advice };
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
