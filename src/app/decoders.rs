@@ -66,10 +66,16 @@ impl Decoders {
         let (state, seen) = watch::channel(DecoderState::default());
         let stop = CancellationToken::new();
         let (scheduler, snapshots) = (Arc::clone(&self.scheduler), Arc::clone(&self.snapshots));
+        let wanted = {
+            let (scheduler, snapshots) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
+            let id = stream.id.clone();
+            move |now| scheduler.wants(&id) || snapshots.wants(&id, now)
+        };
         let task = tokio::spawn(decode::run(
             Arc::clone(stream),
             self.config.clone(),
             self.board,
+            wanted,
             move |frame| {
                 snapshots.offer(&frame);
                 scheduler.offer(frame);

@@ -11,7 +11,7 @@ mod gst;
 mod inspect; // which decoders are there, for `spotter probe`
 #[cfg(feature = "gst")]
 mod pending; // units inside a decoder
-mod rules; // when a decoder is given up
+mod rules; // when a decoder is given up, and what it is spared
 mod task; // one stream's decoding, from first parameters to last picture
 
 use std::fmt;
@@ -52,6 +52,8 @@ pub struct DecoderState {
     pub refusals: Vec<String>,
     /// Set while no decoder works.
     pub error: Option<String>,
+    /// Nobody wants pictures: it is given nothing, and stays as it is.
+    pub resting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +121,8 @@ pub(crate) struct Rig {
     publication: Publication,
     pub(crate) shown: Arc<Mutex<Vec<Shown>>>,
     pub(crate) state: watch::Receiver<DecoderState>,
+    /// Whether anybody wants pictures; yes at first.
+    pub(crate) wanted: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -142,9 +145,12 @@ impl Rig {
         let sender = watch::Sender::new(DecoderState::default());
         let state = sender.subscribe();
         let (board, shutdown) = (BoardKind::X86, CancellationToken::new());
-        let task =
-            tokio::spawn(decode::run(Arc::clone(&stream), cfg, board, out, sender, shutdown));
-        Self { streams, stream, publication, shown, state, task }
+        let wanted = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&wanted);
+        let asked = move |_| asked.load(Ordering::SeqCst);
+        let run = decode::run(Arc::clone(&stream), cfg, board, asked, out, sender, shutdown);
+        let task = tokio::spawn(run);
+        Self { streams, stream, publication, shown, state, wanted, task }
     }
 
     pub(crate) fn push(&self, units: &[AccessUnit]) {
