@@ -163,12 +163,15 @@ impl Snapshots {
     }
 
     fn hand_over(&self, frame: &Frame, job: impl FnOnce(OwnedPicture) -> Job) {
-        let view = frame.picture.view();
-        if !view.is_whole() {
-            self.counters.failed.inc();
-            return;
+        let mut copy = None;
+        let looked = frame.picture.look_at_whole(&mut |view| {
+            copy = view.is_whole().then(|| OwnedPicture::copy(view));
+        });
+        if let Err(reason) = looked {
+            tracing::debug!(stream = %frame.stream, reason, "no whole picture");
         }
-        let job = job(OwnedPicture::copy(&view));
+        let Some(copy) = copy else { return self.counters.failed.inc() };
+        let job = job(copy);
         if let Err(TrySendError::Full(_)) = self.encoder.try_send(job) {
             self.counters.dropped.inc();
         }

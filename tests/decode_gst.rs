@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use decode_clips::{Rig, clip, later, make, sorted_pts, units};
 use spotter::decode::file::{FileError, each_picture};
-use spotter::decode::{Colour, Matrix, PixelFormat, Range};
+use spotter::decode::{Colour, Fit, Matrix, PixelFormat, Range};
 use spotter::media::AccessUnit;
 
 const H264: &[&str] = &["-c:v", "libx264", "-profile:v", "main", "-pix_fmt", "yuv420p", "-bf", "0"];
@@ -305,6 +305,42 @@ async fn a_decoder_behind_is_given_every_picture_that_another_needs() {
         // None of the others was broken by it, which the decoder would tell by letting it go.
         assert_eq!(shown.len(), units.len() - left_out);
         assert_eq!(stream.counters.units_skipped.get() + stream.counters.decoder_errors.get(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_made_small_on_its_way_keeps_the_published_one_behind_it() {
+    let fit: Fit = Arc::new(|(w, h)| (w / 4, h / 4));
+    // Ten bits: the small picture is converted with the scaling, the published one when somebody looks.
+    let ten_bit = ["-c:v", "libx264", "-pix_fmt", "yuv420p10le", "-bf", "2"];
+    for options in [H264_B, HEVC, &ten_bit] {
+        let units = clip(options);
+        let rig = Rig::start_fit(SOFTWARE, Some(Arc::clone(&fit)));
+        push_in_turn(&rig, &units).await;
+        let (shown, state) = rig.end().await;
+        assert!(state.element.as_deref().unwrap().ends_with(" + videoconvertscale"), "{state:?}");
+        assert_eq!(shown.iter().map(|s| s.pts).collect::<Vec<_>>(), sorted_pts(&units));
+        for s in &shown {
+            assert_eq!((s.size, s.published, s.whole), ((80, 60), (160, 120), true));
+            let (small, large) = (i32::from(s.means[0]), i32::from(s.published_mean.unwrap()));
+            assert!((small - large).abs() <= 2, "{small} is another picture than {large}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scaler_that_has_nothing_to_do_is_not_there() {
+    let units = clip(H264);
+    for (order, fit) in [
+        (SOFTWARE, Some(Arc::new(|size| size) as Fit)),
+        (SOFTWARE, None),
+        (&["openh264dec"], Some(Arc::new(|_| (4000_u32, 4000_u32)) as Fit)),
+    ] {
+        let rig = Rig::start_fit(order, fit);
+        push_in_turn(&rig, &units).await;
+        let (shown, state) = rig.end().await;
+        assert_eq!(state.element.as_deref(), Some(order[0]), "{state:?}");
+        assert!(shown.iter().all(|s| s.size == (160, 120) && s.published == s.size));
     }
 }
 

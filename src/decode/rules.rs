@@ -24,6 +24,15 @@ pub(super) fn is_spared(
     (behind || past) && !unit.key && !unit.discontinuity && is_dispensable(unit)
 }
 
+/// The size that a scaler makes of pictures on their way to a detector that wants them so large; none where that would leave
+/// more than half of them. Twice the sides, since colours come at half the size: so they still are as large as the model's input.
+pub fn small(wanted: (u32, u32), published: (u32, u32)) -> Option<(u32, u32)> {
+    let side = |wanted: u32, published: u32| wanted.saturating_mul(2).min(published) & !1;
+    let size = (side(wanted.0, published.0), side(wanted.1, published.1));
+    let area = |(width, height)| u64::from(width) * u64::from(height);
+    (area(size) > 0 && area(size) * 2 <= area(published)).then_some(size)
+}
+
 fn is_dispensable(unit: &AccessUnit) -> bool {
     let (data, size) = (&unit.data, unit.params.nal_length_size);
     match unit.params.codec {
@@ -120,6 +129,16 @@ mod tests {
     use crate::media::{Arrival, StreamId, VideoParams};
     use bytes::Bytes;
     use std::sync::Arc;
+
+    #[test]
+    fn pictures_are_only_made_smaller() {
+        assert_eq!(small((416, 234), (1280, 720)), Some((832, 468)));
+        assert_eq!(small((416, 416), (1920, 1080)), Some((832, 832)));
+        assert_eq!(small((416, 416), (1920, 817)), Some((832, 816)), "no side is made larger");
+        assert_eq!(small((416, 416), (1280, 720)), None, "little to gain");
+        assert_eq!(small((416, 312), (640, 480)), None);
+        assert_eq!(small((416, 1), (50_000, 1)), None);
+    }
 
     #[test]
     fn a_stall_needs_units_and_time() {

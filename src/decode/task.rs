@@ -1,6 +1,7 @@
 //! One stream's decoding, from its first parameters to its last picture: feeds a decoder from the ring, and puts the
 //! next one in its place when it fails. What the decoders are is known to `elements.rs` and `gst.rs`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::elements::{Candidate, candidates};
-use super::rules::{Gate, Held, STALL, Watchdog, is_spared};
-use super::{DecodeError, Decoded, Decoder, DecoderState, Frame, FrameSink, Pushed, Signals, open};
+use super::rules::{Gate, Held, STALL, Watchdog, is_spared, small};
+use super::{
+    DecodeError, Decoded, Decoder, DecoderState, Fit, Frame, FrameSink, Pushed, Signals, open,
+};
 use crate::board::BoardKind;
 use crate::config;
 use crate::media::ring::{Cursor, Read};
@@ -26,17 +29,31 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// A driver that hangs must not hold the stream with it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is wanted of a stream's pictures.
+pub struct Demand {
+    /// Whether anybody wants them now; asked at each unit.
+    pub wanted: Box<dyn Fn(Instant) -> bool + Send>,
+    /// How small they can be on their way to the detector; none: as published, for it looks closer.
+    pub fit: Option<Fit>,
+}
+
+impl fmt::Debug for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Demand").field("fit", &self.fit.is_some()).finish_non_exhaustive()
+    }
+}
+
 /// Decodes one stream until its ring is closed and read to the end, or `shutdown` is cancelled.
 ///
-/// It reads from the newest key frame at the time of the call, not of the first poll. While `wanted` says no, units are
-/// read and let go; when it says yes again, decoding begins at the newest key frame that the ring has, so that the pictures
+/// It reads from the newest key frame at the time of the call, not of the first poll. While nobody wants them, units are
+/// read and let go; when somebody does again, decoding begins at the newest key frame that the ring has, so that the pictures
 /// of now need not wait for the next one, and pictures older than the wish are not shown.
 /// `out` gets each picture on a decoder's thread and must not wait. `state` always holds what is in use and why.
 pub fn run(
     stream: Arc<Stream>,
     cfg: config::Decode,
     board: BoardKind,
-    wanted: impl Fn(Instant) -> bool + Send + 'static,
+    demand: Demand,
     out: impl Fn(Frame) + Send + Sync + 'static,
     state: watch::Sender<DecoderState>,
     shutdown: CancellationToken,
@@ -48,7 +65,7 @@ pub fn run(
         stream,
         cfg,
         board,
-        wanted: Box::new(wanted),
+        demand,
         resting: false,
         state,
         sink,
@@ -69,8 +86,7 @@ struct Feeder {
     cfg: config::Decode,
     board: BoardKind,
     cursor: Cursor,
-    /// Whether anybody wants this stream's pictures; asked at each unit.
-    wanted: Box<dyn Fn(Instant) -> bool + Send>,
+    demand: Demand,
     resting: bool,
     state: watch::Sender<DecoderState>,
     sink: FrameSink,
@@ -140,7 +156,7 @@ impl Feeder {
             return;
         }
         let now = Instant::now();
-        match ((self.wanted)(now), self.resting) {
+        match ((self.demand.wanted)(now), self.resting) {
             (false, _) => return self.rest(),
             (true, true) => return self.rise(unit.arrived.mono),
             (true, false) => {}
@@ -243,9 +259,10 @@ impl Feeder {
             }
             // Not every hardware decoder survives a change of size, and a new one costs some milliseconds.
             Stage::Open(open) => {
-                let at = if open.params.codec == params.codec { open.at } else { 0 };
+                let name = &open.candidates[open.at].name;
+                let at = self.candidates(params).iter().position(|c| c.name == *name);
                 drain(open.decoder).await;
-                at
+                at.unwrap_or(0)
             }
             Stage::Failed { .. } | Stage::Closed => 0,
         };
@@ -254,7 +271,7 @@ impl Feeder {
 
     /// Opens the first candidate from `first` on that will.
     async fn open_from(&mut self, first: usize, params: &Arc<VideoParams>) {
-        let candidates = candidates(self.board, params.codec, &self.cfg);
+        let candidates = self.candidates(params);
         self.watch = Watchdog::default();
         self.state.send_modify(|s| {
             (s.codec, s.width, s.height) = (Some(params.codec.name()), params.width, params.height);
@@ -297,6 +314,20 @@ impl Feeder {
         self.stage = Stage::Failed { params: Arc::clone(params), retry: Instant::now() + wait };
     }
 
+    /// What to try for these parameters, best first.
+    fn candidates(&self, params: &VideoParams) -> Vec<Candidate> {
+        let mut all = candidates(self.board, params.codec, &self.cfg);
+        if self.small(params).is_none() {
+            all.retain(|c| c.scaler.is_none());
+        }
+        all
+    }
+
+    fn small(&self, params: &VideoParams) -> Option<(u32, u32)> {
+        let published = (params.width, params.height);
+        small(self.demand.fit.as_ref()?(published), published)
+    }
+
     async fn open_one(
         &mut self,
         candidate: &Candidate,
@@ -306,8 +337,10 @@ impl Feeder {
         let (candidate, cfg) = (candidate.clone(), self.cfg.clone());
         let (params, sink) = (Arc::clone(params), Arc::clone(&self.sink));
         let signals = Arc::clone(signals);
-        let opening =
-            tokio::task::spawn_blocking(move || open(&candidate, &cfg, &params, sink, signals));
+        let small = self.small(&params);
+        let opening = tokio::task::spawn_blocking(move || {
+            open(&candidate, &cfg, &params, small, sink, signals)
+        });
         match timeout(PATIENCE, opening).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(e)) => Err(DecodeError::Open(format!("opening it failed: {e}"))),
@@ -431,14 +464,15 @@ mod tests {
             };
             let (sender, state) = watch::channel(DecoderState::default());
             let backend = DecodeBackend::Fake;
-            let cfg = config::Decode { backend, order: Vec::new(), threads: 1 };
+            let cfg = config::Decode { backend, ..config::Decode::default() };
             let (board, shutdown) = (BoardKind::X86, CancellationToken::new());
             let wanted = Arc::new(AtomicBool::new(true));
             let asked = {
                 let wanted = Arc::clone(&wanted);
-                move |_| wanted.load(Ordering::SeqCst)
+                Box::new(move |_| wanted.load(Ordering::SeqCst))
             };
-            let run = run(Arc::clone(&stream), cfg, board, asked, out, sender, shutdown);
+            let demand = Demand { wanted: asked, fit: None };
+            let run = run(Arc::clone(&stream), cfg, board, demand, out, sender, shutdown);
             let task = tokio::spawn(run);
             Self { streams, publication, stream, wanted, seen, state, task }
         }
