@@ -30,7 +30,7 @@ use crate::auth::{Guard, Places};
 use crate::board;
 use crate::config::{Config, Loaded};
 use crate::control::Control;
-use crate::decode::Frame;
+use crate::decode::{Fit, Frame};
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker;
 use crate::detect::{self, Detections, Detector};
@@ -84,6 +84,11 @@ pub fn open_detector(config: &Config) -> Result<Box<dyn Detector>, Failure> {
 /// What opening a detector needs to know of this machine.
 pub fn detector_paths(config: &Config) -> Result<detect::Paths, Failure> {
     Ok(detector::paths(&board::board(), state::dir(config)?))
+}
+
+/// How large the detector that `config` asks for wants pictures; none where it looks closer at parts of them.
+pub fn fit(config: &Config) -> Result<Option<Fit>, Failure> {
+    Ok(detector::fit(&config.detect, &detector_paths(config)?))
 }
 
 async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
@@ -141,10 +146,12 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             snapshots.offer_found(frame, &found.items);
         }
     };
-    let mut detector =
-        DetectorThread::start(&config, detector::paths(&board, dir.clone()), &scheduler, emit)?;
+    let paths = detector::paths(&board, dir.clone());
+    let fit = detector::fit(&config.detect, &paths);
+    let mut detector = DetectorThread::start(&config, paths.clone(), &scheduler, emit)?;
     let (rooms, tap) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
+    decoders.fit = fit;
 
     // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -396,6 +403,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
                     Ok(None) => {}
                     Ok(Some(changes)) => {
                         config_state = ConfigState { file: reloader.file(), error: None };
+                        decoders.fit = detector::fit(&changes.config.detect, &paths);
                         apply(&changes, &guard, &detector, &scheduler, &mut config_state);
                         if changes.relays {
                             relays.follow(&changes.config.relay);

@@ -127,6 +127,18 @@ pub enum DecodeBackend {
     Fake,
 }
 
+/// What makes a picture as small as the detector wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scaler {
+    /// The board's own converter behind a hardware decoder where there is one, else the CPU.
+    Auto,
+    /// The detector's own scaling, from the whole picture.
+    Cpu,
+    /// A converter in the decoder's pipeline, also behind a software decoder.
+    Board,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Decode {
@@ -135,6 +147,7 @@ pub struct Decode {
     pub order: Vec<String>,
     /// Threads of a software decoder. 1 costs least CPU and adds no latency; 0 lets the decoder choose.
     pub threads: u32,
+    pub scaler: Scaler,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -378,7 +391,7 @@ impl Default for Srt {
 impl Default for Decode {
     fn default() -> Self {
         let backend = if cfg!(feature = "gst") { DecodeBackend::Gst } else { DecodeBackend::Fake };
-        Self { backend, order: Vec::new(), threads: 1 }
+        Self { backend, order: Vec::new(), threads: 1, scaler: Scaler::Auto }
     }
 }
 

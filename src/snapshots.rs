@@ -2,6 +2,8 @@
 //! each visit, made once for all who keep it.
 //! Pictures are copied where they pass; a thread of its own encodes, so that nothing waits for it.
 
+mod wanted; // when the next picture is due, and whether it is decoded for it (pure)
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::health::Counter;
 use crate::jpeg::{self, JpegError};
 use crate::media::{MediaTime, StreamId};
 use crate::track::BetterPicture;
+use wanted::Wanted;
 
 /// Whether what was found is drawn in. Such pictures come as often as detections do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,7 +69,7 @@ const MARGIN: f32 = 0.15;
 
 #[derive(Debug)]
 pub struct Snapshots {
-    wanted: Mutex<BTreeMap<Key, Wanted>>,
+    looking: Mutex<BTreeMap<Key, Looking>>,
     encoder: SyncSender<Job>,
     pub portraits: broadcast::Sender<Arc<Portrait>>,
     pub counters: Arc<Counters>,
@@ -76,12 +79,9 @@ type Key = (StreamId, Boxes);
 type Newest = watch::Sender<Option<Arc<Shot>>>;
 
 #[derive(Debug)]
-struct Wanted {
+struct Looking {
     newest: Newest,
-    /// How often each watcher wants one, by the watcher's number.
-    periods: BTreeMap<u64, Duration>,
-    watchers: u64,
-    due: Instant,
+    wanted: Wanted,
 }
 
 enum Job {
@@ -98,27 +98,29 @@ impl Snapshots {
         let (counted, out) = (Arc::clone(&counters), portraits.clone());
         let thread = std::thread::Builder::new().name("jpeg".into());
         thread.spawn(move || work(&jobs, &counted, &out))?;
-        Ok(Arc::new(Self { wanted: Mutex::default(), encoder, portraits, counters }))
+        Ok(Arc::new(Self { looking: Mutex::default(), encoder, portraits, counters }))
     }
 
     /// Begins to have pictures of `stream` made, at least `period` apart. None is kept from before.
     pub fn watch(self: &Arc<Self>, stream: &StreamId, boxes: Boxes, period: Duration) -> Watcher {
-        let key = (stream.clone(), boxes);
-        let mut all = self.wanted.lock();
-        let wanted = all.entry(key.clone()).or_insert_with(|| Wanted {
-            newest: Newest::default(),
-            periods: BTreeMap::new(),
-            watchers: 0,
-            due: Instant::now(),
-        });
-        wanted.watchers += 1;
-        let number = wanted.watchers;
-        wanted.periods.insert(number, period);
-        wanted.due = Instant::now();
-        let mut seen = wanted.newest.subscribe();
+        let (key, now) = ((stream.clone(), boxes), Instant::now());
+        let mut all = self.looking.lock();
+        all.retain(|_, looking| !looking.wanted.is_over(now));
+        let fresh = || Looking { newest: Newest::default(), wanted: Wanted::new(now) };
+        let looking = all.entry(key.clone()).or_insert_with(fresh);
+        let number = looking.wanted.join(now, period);
+        let mut seen = looking.newest.subscribe();
         seen.mark_unchanged();
         drop(all);
         Watcher { snapshots: Arc::clone(self), key, number, seen }
+    }
+
+    /// Whether `stream` is to be decoded for somebody who looks at it. Who wants boxes drawn in waits for detection, which
+    /// has its own say in that.
+    pub fn wants(&self, stream: &StreamId, now: Instant) -> bool {
+        let all = self.looking.lock();
+        let key = (stream.clone(), Boxes::Left);
+        !all.is_empty() && all.get(&key).is_some_and(|looking| looking.wanted.is_wanted(now))
     }
 
     /// Looks at every decoded picture on its way.
@@ -133,17 +135,15 @@ impl Snapshots {
 
     fn take(&self, frame: &Frame, boxes: Boxes, found: &[Detection]) {
         let newest = {
-            let mut all = self.wanted.lock();
+            let mut all = self.looking.lock();
             if all.is_empty() {
                 return;
             }
-            let Some(wanted) = all.get_mut(&(frame.stream.clone(), boxes)) else { return };
-            let now = Instant::now();
-            if now < wanted.due {
+            let Some(looking) = all.get_mut(&(frame.stream.clone(), boxes)) else { return };
+            if !looking.wanted.take(Instant::now()) {
                 return;
             }
-            wanted.due = now + wanted.periods.values().min().copied().unwrap_or_default();
-            wanted.newest.clone()
+            looking.newest.clone()
         };
         self.hand_over(frame, |picture| Job::Shot {
             picture,
@@ -163,12 +163,15 @@ impl Snapshots {
     }
 
     fn hand_over(&self, frame: &Frame, job: impl FnOnce(OwnedPicture) -> Job) {
-        let view = frame.picture.view();
-        if !view.is_whole() {
-            self.counters.failed.inc();
-            return;
+        let mut copy = None;
+        let looked = frame.picture.look_at_whole(&mut |view| {
+            copy = view.is_whole().then(|| OwnedPicture::copy(view));
+        });
+        if let Err(reason) = looked {
+            tracing::debug!(stream = %frame.stream, reason, "no whole picture");
         }
-        let job = job(OwnedPicture::copy(&view));
+        let Some(copy) = copy else { return self.counters.failed.inc() };
+        let job = job(copy);
         if let Err(TrySendError::Full(_)) = self.encoder.try_send(job) {
             self.counters.dropped.inc();
         }
@@ -253,10 +256,14 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut all = self.snapshots.wanted.lock();
-        if let Some(wanted) = all.get_mut(&self.key) {
-            wanted.periods.remove(&self.number);
-            if wanted.periods.is_empty() {
+        let mut all = self.snapshots.looking.lock();
+        if let Some(looking) = all.get_mut(&self.key) {
+            looking.wanted.leave(self.number);
+            // Nobody is shown a picture of before.
+            if looking.newest.receiver_count() <= 1 {
+                looking.newest.send_replace(None);
+            }
+            if looking.wanted.is_over(Instant::now()) {
                 all.remove(&self.key);
             }
         }
@@ -324,6 +331,17 @@ mod tests {
         drop(one);
         snapshots.offer(&frame(&a, 4));
         drop(two);
-        assert!(snapshots.wanted.lock().is_empty());
+        // Kept for who asks again soon, and thrown away when the next one comes after that.
+        let now = Instant::now();
+        assert!(snapshots.wants(&a, now) && !snapshots.wants(&b, now));
+        assert!(!snapshots.wants(&a, now + Duration::from_secs(9)));
+        for looking in snapshots.looking.lock().values_mut() {
+            looking.wanted = Wanted::new(now);
+        }
+        let drawn = snapshots.watch(&b, Boxes::Drawn, Duration::ZERO);
+        assert_eq!(snapshots.looking.lock().len(), 1);
+        assert!(!snapshots.wants(&b, now), "what detection must find first");
+        drop(drawn);
+        assert!(snapshots.looking.lock().is_empty());
     }
 }

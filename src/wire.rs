@@ -290,6 +290,9 @@ pub enum LinkState {
 pub struct DecoderInUse {
     pub stream: String,
     pub decoder: String,
+    /// Why it is given nothing to decode now; absent while it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resting: Option<String>,
     /// Decoders that were preferred and could not be had, each with its reason.
     pub refusals: Vec<String>,
 }
@@ -547,6 +550,7 @@ mod tests {
             decoders: vec![DecoderInUse {
                 stream: "garden".into(),
                 decoder: "avdec_h264".into(),
+                resting: None,
                 refusals: vec!["v4l2h264dec: not installed".into()],
             }],
             detector: Some(DetectorInfo {

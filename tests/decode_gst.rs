@@ -5,12 +5,14 @@ mod decode_clips;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use decode_clips::{Rig, clip, later, make, sorted_pts, units};
 use spotter::decode::file::{FileError, each_picture};
-use spotter::decode::{Colour, Matrix, PixelFormat, Range};
+use spotter::decode::{Colour, Fit, Matrix, PixelFormat, Range};
 use spotter::media::AccessUnit;
 
 const H264: &[&str] = &["-c:v", "libx264", "-profile:v", "main", "-pix_fmt", "yuv420p", "-bf", "0"];
@@ -25,10 +27,18 @@ fn short_gops() -> Vec<AccessUnit> {
     clip(&[H264, &["-g", "10"]].concat())
 }
 
+/// At a publisher's own pace: what comes all at once may be left out in part.
+async fn push_in_turn(rig: &Rig, units: &[AccessUnit]) {
+    for unit in units {
+        rig.push(std::slice::from_ref(unit));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// All pictures come out once, in order, whole and of the right size.
 async fn all_come_out(units: Vec<AccessUnit>, size: (u32, u32), element: &str) {
     let rig = Rig::start(SOFTWARE);
-    rig.push(&units);
+    push_in_turn(&rig, &units).await;
     let stream = rig.stream.clone();
     let (shown, state) = rig.end().await;
     assert_eq!(shown.iter().map(|s| s.pts).collect::<Vec<_>>(), sorted_pts(&units));
@@ -87,7 +97,7 @@ async fn colours_and_their_meaning_come_through() {
     let full = ["-vf", "scale=out_color_matrix=bt709:out_range=full", "-color_range", "pc"];
     let file = make("color=red:s=64x64:r=25:d=0.4", &[H264, &tagged, &full].concat());
     let rig = Rig::start(SOFTWARE);
-    rig.push(&units(file.path()));
+    push_in_turn(&rig, &units(file.path())).await;
     let (shown, _) = rig.end().await;
     assert_eq!(shown[0].colour, Colour { matrix: Matrix::Bt709, range: Range::Full });
     // ITU-T H.273 with Kr = 0.2126, Kb = 0.0722, full range: Y 54, Cb 99, Cr 255.
@@ -114,8 +124,8 @@ async fn the_stream_changes_its_size() {
     let large = units(make("testsrc=s=320x240:r=25:d=1", H264_B).path());
     let large = later(large, Duration::from_secs(2));
     let rig = Rig::start(SOFTWARE);
-    rig.push(&small);
-    rig.push(&large);
+    push_in_turn(&rig, &small).await;
+    push_in_turn(&rig, &large).await;
     let (shown, state) = rig.end().await;
     let pts: Vec<_> = shown.iter().map(|s| s.pts).collect();
     assert_eq!(pts, [sorted_pts(&small), sorted_pts(&large)].concat());
@@ -128,8 +138,8 @@ async fn the_stream_changes_its_codec() {
     let first = clip(H264);
     let then = later(clip(HEVC), Duration::from_secs(2));
     let rig = Rig::start(SOFTWARE);
-    rig.push(&first);
-    rig.push(&then);
+    push_in_turn(&rig, &first).await;
+    push_in_turn(&rig, &then).await;
     let (shown, state) = rig.end().await;
     assert_eq!(shown.len(), first.len() + then.len());
     assert_eq!((state.element.as_deref(), state.codec), (Some("avdec_h265"), Some("H.265")));
@@ -248,6 +258,90 @@ async fn a_stream_lives_on_when_every_decoder_fails_and_is_tried_again() {
     let stream = rig.stream.clone();
     rig.end().await;
     assert!(stream.counters.units_skipped.get() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decoding_rests_while_nobody_looks_and_goes_on_from_the_key_frame_before() {
+    for options in [H264_B, HEVC] {
+        let mut units = clip(&[options, &["-g", "20"]].concat());
+        let then = later(units.clone(), Duration::from_secs(2));
+        units.extend(then);
+        let mut rig = Rig::start(SOFTWARE);
+        push_in_turn(&rig, &units[..30]).await;
+        rig.wanted.store(false, Ordering::SeqCst);
+        push_in_turn(&rig, &units[30..65]).await;
+        rig.until(|s| s.resting).await;
+        let before = rig.shown.lock().len();
+        rig.wanted.store(true, Ordering::SeqCst);
+        push_in_turn(&rig, &units[65..]).await;
+        rig.until(|s| !s.resting).await;
+        let counters = Arc::clone(&rig.stream);
+        let (shown, state) = rig.end().await;
+        assert!(before <= 30, "{before} pictures of the first 30 units");
+        // Each picture that came since the wish is there, though its key frame was older.
+        let since = sorted_pts(&units[65..]);
+        let shown: Vec<_> = shown[before..].iter().map(|s| s.pts).collect();
+        assert!(shown.ends_with(&since), "{since:?} of {shown:?}");
+        let c = &counters.counters;
+        assert!(c.units_unwanted.get() >= 34, "{}", c.units_unwanted.get());
+        assert!(c.frames_caught_up.get() > 0 && c.units_skipped.get() == 0);
+        assert_eq!((c.decoder_errors.get(), state.refusals.len()), (0, 0), "{state:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decoder_behind_is_given_every_picture_that_another_needs() {
+    for (options, slow) in [
+        (H264_B, "identity sleep-time=30000 ! avdec_h264"),
+        (HEVC, "identity sleep-time=30000 ! avdec_h265"),
+    ] {
+        let units = clip(options);
+        let rig = Rig::start(&[slow]);
+        rig.push(&units);
+        let stream = Arc::clone(&rig.stream);
+        let (shown, state) = rig.end().await;
+        let left_out = stream.counters.units_unreferenced.get() as usize;
+        assert!(left_out > 0, "{state:?}");
+        // None of the others was broken by it, which the decoder would tell by letting it go.
+        assert_eq!(shown.len(), units.len() - left_out);
+        assert_eq!(stream.counters.units_skipped.get() + stream.counters.decoder_errors.get(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_made_small_on_its_way_keeps_the_published_one_behind_it() {
+    let fit: Fit = Arc::new(|(w, h)| (w / 4, h / 4));
+    // Ten bits: the small picture is converted with the scaling, the published one when somebody looks.
+    let ten_bit = ["-c:v", "libx264", "-pix_fmt", "yuv420p10le", "-bf", "2"];
+    for options in [H264_B, HEVC, &ten_bit] {
+        let units = clip(options);
+        let rig = Rig::start_fit(SOFTWARE, Some(Arc::clone(&fit)));
+        push_in_turn(&rig, &units).await;
+        let (shown, state) = rig.end().await;
+        assert!(state.element.as_deref().unwrap().ends_with(" + videoconvertscale"), "{state:?}");
+        assert_eq!(shown.iter().map(|s| s.pts).collect::<Vec<_>>(), sorted_pts(&units));
+        for s in &shown {
+            assert_eq!((s.size, s.published, s.whole), ((80, 60), (160, 120), true));
+            let (small, large) = (i32::from(s.means[0]), i32::from(s.published_mean.unwrap()));
+            assert!((small - large).abs() <= 2, "{small} is another picture than {large}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scaler_that_has_nothing_to_do_is_not_there() {
+    let units = clip(H264);
+    for (order, fit) in [
+        (SOFTWARE, Some(Arc::new(|size| size) as Fit)),
+        (SOFTWARE, None),
+        (&["openh264dec"], Some(Arc::new(|_| (4000_u32, 4000_u32)) as Fit)),
+    ] {
+        let rig = Rig::start_fit(order, fit);
+        push_in_turn(&rig, &units).await;
+        let (shown, state) = rig.end().await;
+        assert_eq!(state.element.as_deref(), Some(order[0]), "{state:?}");
+        assert!(shown.iter().all(|s| s.size == (160, 120) && s.published == s.size));
+    }
 }
 
 #[test]

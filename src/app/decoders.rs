@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::BoardKind;
 use crate::config::{self, Config};
-use crate::decode::{self, DecoderState};
+use crate::decode::{self, DecoderState, Demand, Fit};
 use crate::detect::scheduler::Scheduler;
 use crate::media::{Stream, StreamId, Streams};
 use crate::snapshots::Snapshots;
@@ -18,6 +18,8 @@ use crate::snapshots::Snapshots;
 pub(super) struct Decoders {
     config: config::Decode,
     board: BoardKind,
+    /// For decoders that are opened from now on; one in use keeps to what it was opened for, which is right if not best.
+    pub(super) fit: Option<Fit>,
     scheduler: Arc<Scheduler>,
     snapshots: Arc<Snapshots>,
     running: BTreeMap<StreamId, Running>,
@@ -40,7 +42,7 @@ impl Decoders {
         snapshots: Arc<Snapshots>,
     ) -> Self {
         let changed = watch::Sender::new(0);
-        Self { config, board, scheduler, snapshots, running: BTreeMap::new(), changed }
+        Self { config, board, scheduler, snapshots, fit: None, running: BTreeMap::new(), changed }
     }
 
     /// Starts what is new and lets go of what is over. A stream that ended and came again under its name is new.
@@ -66,10 +68,17 @@ impl Decoders {
         let (state, seen) = watch::channel(DecoderState::default());
         let stop = CancellationToken::new();
         let (scheduler, snapshots) = (Arc::clone(&self.scheduler), Arc::clone(&self.snapshots));
+        let wanted = {
+            let (scheduler, snapshots) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
+            let id = stream.id.clone();
+            Box::new(move |now| scheduler.wants(&id) || snapshots.wants(&id, now))
+        };
+        let demand = Demand { wanted, fit: self.fit.clone() };
         let task = tokio::spawn(decode::run(
             Arc::clone(stream),
             self.config.clone(),
             self.board,
+            demand,
             move |frame| {
                 snapshots.offer(&frame);
                 scheduler.offer(frame);

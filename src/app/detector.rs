@@ -11,7 +11,8 @@ use tokio::sync::{oneshot, watch};
 use super::Failure;
 use crate::board::{self, Board, BoardKind};
 use crate::config::{self, Config, Provider};
-use crate::decode::Frame;
+use crate::decode::{Fit, Frame};
+use crate::detect::letterbox::Placement;
 use crate::detect::scheduler::Scheduler;
 use crate::detect::worker::{self, DetectorState};
 use crate::detect::{self, Detections, Way, self_test};
@@ -43,6 +44,15 @@ pub(super) fn paths(board: &Board, state_dir: PathBuf) -> detect::Paths {
         hints: hints.collect(),
         ..detect::Paths::new(state_dir)
     }
+}
+
+/// How large this detector wants pictures; none where it looks closer at parts of them, or has no model to tell.
+pub(super) fn fit(config: &config::Detect, paths: &detect::Paths) -> Option<Fit> {
+    if config.tiles.is_some() || config.backend == config::DetectBackend::Fake {
+        return None;
+    }
+    let input = detect::find_manifest(config, paths).ok()?.input;
+    Some(Arc::new(move |(width, height)| Placement::new(&input, width, height).inner))
 }
 
 pub(super) struct DetectorThread {

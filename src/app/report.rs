@@ -46,7 +46,11 @@ pub(super) fn status(
 ) -> NodeStatus {
     let in_use = decoders.iter().map(|(id, d)| DecoderInUse {
         stream: id.to_string(),
-        decoder: d.element.clone().or(d.error.clone()).unwrap_or_else(|| "starting".into()),
+        decoder: d.element.clone().or(d.error.clone()).unwrap_or_else(|| {
+            // None is opened before the first wish.
+            if d.resting { "none yet" } else { "starting" }.into()
+        }),
+        resting: d.resting.then(|| "detection is off and nobody asks for pictures".into()),
         refusals: d.refusals.clone(),
     });
     NodeStatus {

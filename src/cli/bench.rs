@@ -33,6 +33,23 @@ struct Report {
     backends: Vec<BackendReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pipeline: Option<Pipeline>,
+    /// The same with pictures made small on their way, by each way there is, the detector's own first.
+    scalers: Vec<ScalerReport>,
+}
+
+/// What making pictures small costs in one way, or why that cannot be had.
+#[derive(Serialize)]
+struct ScalerReport {
+    name: String,
+    /// The board's own, so that `decode.scaler = "auto"` takes it behind a hardware decoder.
+    of_the_board: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames_per_second: Option<f64>,
+    /// Processor time a picture, decoding and detection included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// A figure at each number of threads, or why there is none.
@@ -60,6 +77,8 @@ struct Pipeline {
     decode_ms: Percentiles,
     detect_ms: Percentiles,
     frames_per_second: f64,
+    /// Processor time a picture, of the whole process.
+    cpu_ms: f64,
 }
 
 pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
@@ -71,6 +90,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         detector: Vec::new(),
         backends: backends(config, most.min(Duration::from_secs(2)), cores)?,
         pipeline: None,
+        scalers: Vec::new(),
     };
     for threads in [1, 2, 4].into_iter().filter(|t| *t <= cores) {
         let mut config = config.clone();
@@ -85,7 +105,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<(), Failure> {
         .clone()
         .or_else(|| Some("demo/clip.mp4".into()).filter(|p: &PathBuf| p.exists()));
     if let Some(video) = clip {
-        report.pipeline = Some(pipeline(&video, &mut *app::open_detector(config)?, most)?);
+        let mut detector = app::open_detector(config)?;
+        report.pipeline = Some(pipeline(&video, None, &mut *detector, most)?);
+        report.scalers = scalers(&video, config, &mut *detector, most)?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report).map_err(Failure::usage)?);
@@ -147,17 +169,65 @@ fn detector_part(
     Ok(Part { threads, ms: latency.percentiles(), per_second })
 }
 
+/// The detector's own scaling, then each converter that knows how.
+#[cfg(feature = "gst")]
+fn scalers(
+    video: &Path,
+    config: &Config,
+    detector: &mut dyn Detector,
+    most: Duration,
+) -> Result<Vec<ScalerReport>, Failure> {
+    let measured = |name: &str, of_the_board, made: Result<Pipeline, Failure>| {
+        let (name, figures) = (name.to_owned(), made.as_ref().ok());
+        ScalerReport {
+            name,
+            of_the_board,
+            frames_per_second: figures.map(|p| p.frames_per_second),
+            cpu_ms: figures.map(|p| p.cpu_ms),
+            reason: made.as_ref().err().map(ToString::to_string),
+        }
+    };
+    let mut published = (0, 0);
+    spotter::decode::file::each_picture(video, |_, picture| {
+        published = picture.size();
+        ControlFlow::Break(())
+    })
+    .map_err(Failure::usage)?;
+    let Some(fit) = app::fit(config)? else { return Ok(Vec::new()) };
+    let Some(size) = spotter::decode::small(fit(published), published) else {
+        return Ok(Vec::new());
+    };
+    let own = pipeline(video, None, detector, most);
+    let mut reports = vec![measured("the detector's own, on the CPU", false, own)];
+    for (name, of_the_board) in spotter::decode::elements::scalers() {
+        let made = pipeline(video, Some((name, size)), detector, most);
+        reports.push(measured(name, of_the_board, made));
+    }
+    Ok(reports)
+}
+
+#[cfg(not(feature = "gst"))]
+fn scalers(
+    _: &Path,
+    _: &Config,
+    _: &mut dyn Detector,
+    _: Duration,
+) -> Result<Vec<ScalerReport>, Failure> {
+    Ok(Vec::new())
+}
+
 #[cfg(feature = "gst")]
 fn pipeline(
     video: &Path,
+    scaler: Option<(&str, (u32, u32))>,
     detector: &mut dyn Detector,
     most: Duration,
 ) -> Result<Pipeline, Failure> {
     let (decode, detect) = (Latency::default(), Latency::default());
     let mut failed = None;
-    let began = Instant::now();
+    let (began, used) = (Instant::now(), cpu_s());
     let mut waiting = Instant::now();
-    let frames = spotter::decode::file::each_picture(video, |_, picture: &dyn Picture| {
+    let each = |_, picture: &dyn Picture| {
         decode.record(waiting.elapsed());
         let started = Instant::now();
         if let Err(e) = detector.detect(&picture.view()) {
@@ -167,8 +237,8 @@ fn pipeline(
         detect.record(started.elapsed());
         waiting = Instant::now();
         if began.elapsed() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })
-    .map_err(Failure::usage)?;
+    };
+    let frames = spotter::decode::file::each_scaled(video, scaler, each).map_err(Failure::usage)?;
     match failed {
         Some(e) => Err(Failure::usage(e)),
         None => Ok(Pipeline {
@@ -176,12 +246,28 @@ fn pipeline(
             decode_ms: decode.percentiles(),
             detect_ms: detect.percentiles(),
             frames_per_second: frames as f64 / began.elapsed().as_secs_f64(),
+            cpu_ms: (cpu_s() - used) * 1000.0 / frames as f64,
         }),
     }
 }
 
+/// User and system time of this process in seconds (proc(5), stat fields 14 and 15, in ticks of 1/100 s on Linux).
+#[cfg(feature = "gst")]
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in parentheses may hold spaces; what follows it does not.
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let ticks = after.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok());
+    ticks.sum::<u64>() as f64 / 100.0
+}
+
 #[cfg(not(feature = "gst"))]
-fn pipeline(video: &Path, _: &mut dyn Detector, _: Duration) -> Result<Pipeline, Failure> {
+fn pipeline(
+    video: &Path,
+    _: Option<(&str, (u32, u32))>,
+    _: &mut dyn Detector,
+    _: Duration,
+) -> Result<Pipeline, Failure> {
     let _ = (ControlFlow::<()>::Continue(()), RgbPicture::view);
     Err(Failure::usage(format!("{}: this build has no GStreamer", video.display())))
 }
@@ -222,4 +308,32 @@ fn print(report: &Report) {
         }
         None => println!("pipeline not measured: give a video with --video FILE"),
     }
+    scalers_told(&report.scalers);
+}
+
+fn scalers_told(scalers: &[ScalerReport]) {
+    if scalers.is_empty() {
+        return;
+    }
+    println!("making pictures small for the detector {:>16} {:>14}", "a second", "CPU ms each");
+    for s in scalers {
+        match (&s.reason, s.frames_per_second, s.cpu_ms) {
+            (None, Some(rate), Some(ms)) => println!("  {:<44} {rate:>8.1} {ms:>14.1}", s.name),
+            (why, ..) => println!("  {}: not there: {}", s.name, why.as_deref().unwrap_or("")),
+        }
+    }
+    let cpu = |s: &ScalerReport| s.cpu_ms.unwrap_or(f64::INFINITY);
+    let (own, board) = scalers.split_at(1);
+    let board = board.iter().filter(|s| s.of_the_board && s.cpu_ms.is_some());
+    let advice = match board.min_by(|a, b| cpu(a).total_cmp(&cpu(b))) {
+        None => "the detector's own: there is no converter of a board here".to_owned(),
+        Some(board) if cpu(board) <= cpu(&own[0]) => {
+            format!("{} behind a hardware decoder", board.name)
+        }
+        Some(board) => format!(
+            "{} behind a hardware decoder, which costs more here: set decode.scaler = \"cpu\"",
+            board.name
+        ),
+    };
+    println!("decode.scaler = \"auto\" takes {advice}");
 }

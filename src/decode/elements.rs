@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::board::BoardKind;
-use crate::config::{self, DecodeBackend};
+use crate::config::{self, DecodeBackend, Scaler};
 use crate::media::VideoCodec;
 
 /// One decoder to try.
@@ -16,6 +16,8 @@ pub struct Candidate {
     pub hardware: bool,
     /// Takes length-prefixed NAL units as published, so that no parser must convert them.
     pub takes_published: bool,
+    /// What makes pictures as small as the detector wants them, behind the chain; none: the detector does.
+    pub scaler: Option<&'static str>,
 }
 
 /// A decoder element that spotter knows.
@@ -26,6 +28,8 @@ pub struct Known {
     pub hardware: bool,
     /// What must follow to get NV12 or I420 in memory the processor reads.
     after: &'static str,
+    /// Scales and converts in the decoder's kind of memory, in place of `after`.
+    scaler: &'static str,
     takes_published: bool,
     /// What a user installs, or has, to get it.
     pub comes_with: &'static str,
@@ -43,13 +47,13 @@ const BAD: &str = "gstreamer1.0-plugins-bad";
 
 /// Every decoder element spotter knows, in the order of [`BoardKind::Other`].
 pub const KNOWN: &[Known] = &[
-    hardware("nvv4l2decoder", BOTH, " ! nvvidconv", "NVIDIA's JetPack"),
-    hardware("v4l2h264dec", H264, "", V4L2),
-    hardware("v4l2h265dec", H265, "", V4L2),
-    hardware("v4l2slh264dec", H264, "", V4L2_STATELESS),
-    hardware("v4l2slh265dec", H265, "", V4L2_STATELESS),
-    hardware("vah264dec", H264, "", VA),
-    hardware("vah265dec", H265, "", VA),
+    hardware("nvv4l2decoder", BOTH, " ! nvvidconv", "nvvidconv", "NVIDIA's JetPack"),
+    hardware("v4l2h264dec", H264, "", "v4l2convert", V4L2),
+    hardware("v4l2h265dec", H265, "", "v4l2convert", V4L2),
+    hardware("v4l2slh264dec", H264, "", "v4l2convert", V4L2_STATELESS),
+    hardware("v4l2slh265dec", H265, "", "v4l2convert", V4L2_STATELESS),
+    hardware("vah264dec", H264, "", "vapostproc", VA),
+    hardware("vah265dec", H265, "", "vapostproc", VA),
     software("avdec_h264", H264, true, LIBAV),
     software("avdec_h265", H265, true, LIBAV),
     software("openh264dec", H264, false, BAD),
@@ -60,9 +64,10 @@ const fn hardware(
     name: &'static str,
     codecs: &'static [VideoCodec],
     after: &'static str,
+    scaler: &'static str,
     comes_with: &'static str,
 ) -> Known {
-    Known { name, codecs, hardware: true, after, takes_published: false, comes_with }
+    Known { name, codecs, hardware: true, after, scaler, takes_published: false, comes_with }
 }
 
 const fn software(
@@ -71,7 +76,15 @@ const fn software(
     takes_published: bool,
     comes_with: &'static str,
 ) -> Known {
-    Known { name, codecs, hardware: false, after: "", takes_published, comes_with }
+    let scaler = "videoconvertscale";
+    Known { name, codecs, hardware: false, after: "", scaler, takes_published, comes_with }
+}
+
+/// Every scaler that spotter knows, each with whether it is the board's.
+pub fn scalers() -> Vec<(&'static str, bool)> {
+    let mut all: Vec<_> = KNOWN.iter().map(|k| (k.scaler, k.hardware)).collect();
+    all.dedup();
+    all
 }
 
 impl Known {
@@ -81,6 +94,17 @@ impl Known {
             chain: format!("{}{}", self.name, self.after),
             hardware: self.hardware,
             takes_published: self.takes_published,
+            scaler: None,
+        }
+    }
+
+    /// The same with the scaler that belongs to it.
+    fn scaled(&self) -> Candidate {
+        Candidate {
+            name: format!("{} + {}", self.name, self.scaler),
+            chain: self.name.into(),
+            scaler: Some(self.scaler),
+            ..self.candidate()
         }
     }
 }
@@ -94,10 +118,12 @@ pub fn candidates(board: BoardKind, codec: VideoCodec, cfg: &config::Decode) -> 
             name,
             hardware: false,
             takes_published: true,
+            scaler: None,
         }];
     }
     if !cfg.order.is_empty() {
-        return cfg.order.iter().filter(|e| suits(e, codec)).map(|e| named(e)).collect();
+        let own = cfg.order.iter().filter(|e| suits(e, codec)).map(|e| named(e)).collect();
+        return with_scalers(own, cfg.scaler);
     }
     let mut found: Vec<_> = board_order(board)
         .iter()
@@ -110,7 +136,21 @@ pub fn candidates(board: BoardKind, codec: VideoCodec, cfg: &config::Decode) -> 
         let converted = named(&format!("{} ! videoconvert", found[libav].name));
         found.insert(libav + 1, converted);
     }
-    found
+    with_scalers(found, cfg.scaler)
+}
+
+/// Before each decoder the same with its scaler, where that is wanted: what cannot be had is refused, and the next is tried.
+fn with_scalers(found: Vec<Candidate>, scaler: Scaler) -> Vec<Candidate> {
+    let scaled = |c: &Candidate| {
+        let known = KNOWN.iter().find(|k| k.name == c.name)?;
+        let wanted = match scaler {
+            Scaler::Auto => known.hardware,
+            Scaler::Board => true,
+            Scaler::Cpu => false,
+        };
+        wanted.then(|| known.scaled())
+    };
+    found.into_iter().flat_map(|c| [scaled(&c), Some(c)]).flatten().collect()
 }
 
 /// Hardware first where the board has it (see docs/boards.md), then software.
@@ -142,6 +182,7 @@ fn named(entry: &str) -> Candidate {
         chain: entry.into(),
         hardware: KNOWN.iter().any(|k| k.hardware && entry.contains(k.name)),
         takes_published: entry.starts_with("avdec_"),
+        scaler: None,
     }
 }
 
@@ -160,7 +201,8 @@ mod tests {
 
     fn names(board: BoardKind, codec: VideoCodec, order: &[&str]) -> Vec<String> {
         let order = order.iter().map(|s| s.to_string()).collect();
-        let cfg = config::Decode { backend: DecodeBackend::Gst, order, threads: 1 };
+        let (backend, scaler) = (DecodeBackend::Gst, Scaler::Cpu);
+        let cfg = config::Decode { backend, order, scaler, threads: 1 };
         candidates(board, codec, &cfg).into_iter().map(|c| c.name).collect()
     }
 
@@ -195,6 +237,35 @@ mod tests {
         let of = |codec| names(BoardKind::X86, codec, &order);
         assert_eq!(of(VideoCodec::H264), ["nosuchdec", "identity ! avdec_h264"]);
         assert_eq!(of(VideoCodec::H265), ["nosuchdec", "avdec_h265"]);
+    }
+
+    #[test]
+    fn a_scaler_goes_before_the_same_without_and_belongs_to_the_decoder() {
+        let names = |board, scaler| {
+            let cfg = config::Decode { scaler, ..config::Decode::default() };
+            let cfg = config::Decode { backend: DecodeBackend::Gst, ..cfg };
+            let all = candidates(board, VideoCodec::H264, &cfg);
+            all.into_iter().map(|c| (c.name, c.scaler)).take(3).collect::<Vec<_>>()
+        };
+        let is = |name: &str, scaler| (name.to_owned(), scaler);
+        assert_eq!(
+            names(BoardKind::Pi4, Scaler::Auto),
+            [
+                is("v4l2h264dec + v4l2convert", Some("v4l2convert")),
+                is("v4l2h264dec", None),
+                is("avdec_h264", None),
+            ]
+        );
+        assert_eq!(
+            names(BoardKind::Pi5, Scaler::Board)[..2],
+            [
+                is("avdec_h264 + videoconvertscale", Some("videoconvertscale")),
+                is("avdec_h264", None)
+            ]
+        );
+        assert!(names(BoardKind::X86, Scaler::Cpu).iter().all(|(_, scaler)| scaler.is_none()));
+        let jetson = KNOWN.iter().find(|k| k.name == "nvv4l2decoder").unwrap().scaled();
+        assert_eq!((jetson.chain.as_str(), jetson.scaler), ("nvv4l2decoder", Some("nvvidconv")));
     }
 
     #[test]

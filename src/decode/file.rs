@@ -1,4 +1,4 @@
-//! The pictures of a video file, one after another, for `spotter detect clip.mp4`. Streams have `task.rs`.
+//! The pictures of a video file, one after another, for `spotter detect clip.mp4` and `spotter bench`. Streams have `task.rs`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
-use super::gst::{GstPicture, picture_caps, start, take_padded, told};
+use super::gst::{GstPicture, Wholes, picture_caps, scaled, scaling, start, take_padded, told};
 use super::{DecodeError, Picture};
 use crate::media::MediaTime;
 
@@ -34,6 +34,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Gives back how many pictures `f` saw. Blocks.
 pub fn each_picture(
     path: &Path,
+    f: impl FnMut(MediaTime, &dyn Picture) -> ControlFlow<()>,
+) -> Result<u64, FileError> {
+    each_scaled(path, None, f)
+}
+
+/// The same through a converter that makes each picture so large on its way, with the published one behind it.
+pub fn each_scaled(
+    path: &Path,
+    scaler: Option<(&str, (u32, u32))>,
     mut f: impl FnMut(MediaTime, &dyn Picture) -> ControlFlow<()>,
 ) -> Result<u64, FileError> {
     start()?;
@@ -43,13 +52,14 @@ pub fn each_picture(
         return Err(unreadable("it is a directory".into()));
     }
     let not_playable = |reason: String| FileError::NotPlayable { path: path.to_path_buf(), reason };
-    let player = Player::open(path).map_err(not_playable)?;
+    let player = Player::open(path, scaler).map_err(not_playable)?;
     let mut known = None;
     let mut seen = 0;
     while let Some(sample) = player.next().map_err(not_playable)? {
         let picture = GstPicture::map(&sample, &mut known).map_err(not_playable)?;
         seen += 1;
-        if f(time(&sample), &picture).is_break() {
+        let picture = scaled(picture, player.wholes.as_ref(), &sample).map_err(not_playable)?;
+        if f(time(&sample), &*picture).is_break() {
             return Ok(seen);
         }
     }
@@ -70,15 +80,19 @@ fn time(sample: &gst::Sample) -> MediaTime {
 struct Player {
     pipeline: gst::Pipeline,
     pictures: gst_app::AppSink,
+    wholes: Option<Wholes>,
 }
 
 impl Player {
-    fn open(path: &Path) -> Result<Self, String> {
+    fn open(path: &Path, scaler: Option<(&str, (u32, u32))>) -> Result<Self, String> {
         // Only the video is decoded; what it needs to become I420 or NV12 is done by the converter.
-        let description = "filesrc name=file \
+        let converter = scaler.map_or("videoconvert".into(), |(name, size)| scaling(name, size));
+        let description = format!(
+            "filesrc name=file \
             ! decodebin expose-all-streams=false caps=video/x-raw(ANY) \
-            ! videoconvert ! appsink name=pictures sync=false max-buffers=2 enable-last-sample=false";
-        let pipeline = gst::parse::launch(description).map_err(|e| e.message().to_string())?;
+            ! {converter} ! appsink name=pictures sync=false max-buffers=2 enable-last-sample=false"
+        );
+        let pipeline = gst::parse::launch(&description).map_err(|e| e.message().to_string())?;
         let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline")?;
         let file = pipeline.by_name("file").ok_or("no element named file")?;
         // GStreamer takes a file's name as UTF-8.
@@ -90,7 +104,8 @@ impl Player {
             .ok_or("no element named pictures")?;
         pictures.set_caps(Some(&picture_caps()));
         take_padded(&pictures);
-        let this = Self { pipeline, pictures };
+        let wholes = Wholes::before(pipeline.upcast_ref())?;
+        let this = Self { pipeline, pictures, wholes };
         if this.pipeline.set_state(gst::State::Playing).is_err() {
             return Err(this.trouble().unwrap_or_else(|| "it does not start".into()));
         }

@@ -96,7 +96,23 @@ impl<'a> PictureView<'a> {
 
 /// Memory that holds a picture: a mapped GStreamer buffer, or plain bytes.
 pub trait Picture: Send {
+    /// What the detector looks at.
     fn view(&self) -> PictureView<'_>;
+
+    /// Width and height of the published picture, in pixels. `view` is smaller where a board scaled it on its way.
+    fn size(&self) -> (u32, u32) {
+        let view = self.view();
+        (view.width, view.height)
+    }
+
+    /// Has `look` see the published picture, which may have to be fetched first.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn look_at_whole(&self, look: &mut dyn FnMut(&PictureView<'_>)) -> Result<(), String> {
+        look(&self.view());
+        Ok(())
+    }
 }
 
 /// A picture in plain memory: stills, and the fake decoder's.

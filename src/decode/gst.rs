@@ -2,6 +2,7 @@
 //! Which elements is decided in `elements.rs`; when one is given up, in `task.rs`.
 
 mod picture; // a decoder's buffer as a picture
+mod scaled; // one made small by the board, with the published one behind it
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use gstreamer_app as gst_app;
 use parking_lot::Mutex;
 
 pub(super) use picture::{GstPicture, picture_caps, take_padded};
+pub(super) use scaled::{Wholes, scaled, scaling};
 
 use super::elements::Candidate;
 use super::pending::{Pending, Stamp};
@@ -39,19 +41,22 @@ impl GstDecoder {
         candidate: &Candidate,
         threads: u32,
         params: &VideoParams,
+        small: Option<(u32, u32)>,
         sink: FrameSink,
         signals: Arc<Signals>,
     ) -> Result<Self, DecodeError> {
         start()?;
         let failed = |e: &dyn std::fmt::Display| DecodeError::Open(e.to_string());
-        let middle = gst::parse::bin_from_description(&description(candidate, params.codec), true)
+        let description = description(candidate, params.codec, small);
+        let middle = gst::parse::bin_from_description(&description, true)
             .map_err(|e| DecodeError::Open(not_there(&e)))?;
         tune(&middle, threads);
+        let wholes = Wholes::before(&middle).map_err(DecodeError::Open)?;
 
         let pending = Arc::new(Mutex::new(Pending::default()));
         let (end, ended) = mpsc::sync_channel(1);
         let source = source(params, &signals);
-        let pictures = picture_sink(sink, Arc::clone(&pending), Arc::clone(&signals), end);
+        let pictures = picture_sink(sink, Arc::clone(&pending), wholes, Arc::clone(&signals), end);
         let pipeline = gst::Pipeline::new();
         let elements: [&gst::Element; 3] =
             [source.upcast_ref(), middle.upcast_ref(), pictures.upcast_ref()];
@@ -120,16 +125,19 @@ impl Drop for GstDecoder {
 }
 
 /// The elements between appsrc and appsink. Decoders that take units as published need no parser in front.
-fn description(candidate: &Candidate, codec: VideoCodec) -> String {
+fn description(candidate: &Candidate, codec: VideoCodec, small: Option<(u32, u32)>) -> String {
     let parser = match codec {
         VideoCodec::H264 => "h264parse",
         VideoCodec::H265 => "h265parse",
     };
-    if candidate.takes_published {
-        candidate.chain.clone()
-    } else {
-        format!("{parser} ! {}", candidate.chain)
+    let mut chain = candidate.chain.clone();
+    if !candidate.takes_published {
+        chain = format!("{parser} ! {chain}");
     }
+    if let (Some(scaler), Some(size)) = (candidate.scaler, small) {
+        chain = format!("{chain} ! {}", scaling(scaler, size));
+    }
+    chain
 }
 
 /// Sets what keeps a decoder quick and honest, where this version of it can be told.
@@ -188,6 +196,7 @@ fn source(params: &VideoParams, signals: &Arc<Signals>) -> gst_app::AppSrc {
 fn picture_sink(
     sink: FrameSink,
     pending: Arc<Mutex<Pending>>,
+    wholes: Option<Wholes>,
     signals: Arc<Signals>,
     end: mpsc::SyncSender<()>,
 ) -> gst_app::AppSink {
@@ -201,10 +210,12 @@ fn picture_sink(
             let Some((pts, arrived)) = pending.lock().take(stamp) else {
                 return Ok(gst::FlowSuccess::Ok);
             };
-            match GstPicture::map(&sample, &mut known) {
+            let picture = GstPicture::map(&sample, &mut known)
+                .and_then(|picture| scaled(picture, wholes.as_ref(), &sample));
+            match picture {
                 Ok(picture) => {
                     let decoded = Instant::now();
-                    sink(Decoded { pts, arrived, decoded, picture: Box::new(picture) });
+                    sink(Decoded { pts, arrived, decoded, picture });
                     Ok(gst::FlowSuccess::Ok)
                 }
                 Err(reason) => {

@@ -11,7 +11,7 @@ mod gst;
 mod inspect; // which decoders are there, for `spotter probe`
 #[cfg(feature = "gst")]
 mod pending; // units inside a decoder
-mod rules; // when a decoder is given up
+mod rules; // when a decoder is given up, and what it is spared
 mod task; // one stream's decoding, from first parameters to last picture
 
 use std::fmt;
@@ -31,7 +31,8 @@ pub(crate) use gst::{start as start_gstreamer, told};
 #[cfg(feature = "gst")]
 pub(crate) use inspect::look_at;
 pub use inspect::{DecoderReport, inspect};
-pub use task::run;
+pub use rules::small;
+pub use task::{Demand, run};
 
 use crate::config::{self, DecodeBackend};
 use crate::media::{AccessUnit, Arrival, MediaTime, VideoParams};
@@ -52,6 +53,8 @@ pub struct DecoderState {
     pub refusals: Vec<String>,
     /// Set while no decoder works.
     pub error: Option<String>,
+    /// Nobody wants pictures: it is given nothing, and stays as it is.
+    pub resting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,11 +127,15 @@ impl Signals {
     }
 }
 
-/// Opens one candidate for a stream with these parameters. May take some tenths of a second: not for an async task.
+/// How large the detector wants a picture of that width and height, in pixels.
+pub type Fit = Arc<dyn Fn((u32, u32)) -> (u32, u32) + Send + Sync>;
+
+/// Opens one candidate for a stream with these parameters, its pictures as small as `small` where it has a scaler. May take some tenths of a second: not for an async task.
 pub fn open(
     candidate: &Candidate,
     cfg: &config::Decode,
     params: &VideoParams,
+    small: Option<(u32, u32)>,
     sink: FrameSink,
     signals: Arc<Signals>,
 ) -> Result<Box<dyn Decoder>, DecodeError> {
@@ -136,11 +143,13 @@ pub fn open(
         DecodeBackend::Fake => Ok(Box::new(fake::FakeDecoder::new(params, sink, signals))),
         #[cfg(feature = "gst")]
         DecodeBackend::Gst => {
-            Ok(Box::new(gst::GstDecoder::open(candidate, cfg.threads, params, sink, signals)?))
+            let opened =
+                gst::GstDecoder::open(candidate, cfg.threads, params, small, sink, signals)?;
+            Ok(Box::new(opened))
         }
         #[cfg(not(feature = "gst"))]
         DecodeBackend::Gst => {
-            let _ = (candidate, params, sink, signals);
+            let _ = (candidate, params, small, sink, signals);
             Err(DecodeError::NoGstreamer)
         }
     }

@@ -1,12 +1,48 @@
-//! When a decoder is given up, and which pictures are news (pure: counts and times in, answers out).
+//! When a decoder is given up, what it is spared, and which pictures are news (pure: counts and times in, answers out).
 
 use std::time::{Duration, Instant};
 
-use crate::media::MediaTime;
+use crate::media::{AccessUnit, MediaTime, VideoCodec, avc, hevc};
 
+/// A unit that waited so long for a decoder that was open tells that it is behind: its queue is full, and the ring fills.
+const BEHIND: Duration = Duration::from_millis(500);
 /// A decoder that gives no picture for so long a stretch of units is given up.
 pub(super) const STALL: Duration = Duration::from_secs(3);
 const STALL_UNITS: u32 = 5;
+
+/// Whether a unit is left out so that the decoder catches up: it waited too long for one that is open since `open`, or is
+/// older than what is `wanted`, and no other needs its picture.
+pub(super) fn is_spared(
+    unit: &AccessUnit,
+    now: Instant,
+    open: Instant,
+    wanted: Option<Instant>,
+) -> bool {
+    let arrived = unit.arrived.mono;
+    let behind = now.saturating_duration_since(arrived.max(open)) > BEHIND;
+    let past = wanted.is_some_and(|wanted| arrived < wanted);
+    (behind || past) && !unit.key && !unit.discontinuity && is_dispensable(unit)
+}
+
+/// The size that a scaler makes of pictures on their way to a detector that wants them so large; none where that would leave
+/// more than half of them. Twice the sides, since colours come at half the size: so they still are as large as the model's input.
+pub fn small(wanted: (u32, u32), published: (u32, u32)) -> Option<(u32, u32)> {
+    let side = |wanted: u32, published: u32| wanted.saturating_mul(2).min(published) & !1;
+    let size = (side(wanted.0, published.0), side(wanted.1, published.1));
+    let area = |(width, height)| u64::from(width) * u64::from(height);
+    (area(size) > 0 && area(size) * 2 <= area(published)).then_some(size)
+}
+
+fn is_dispensable(unit: &AccessUnit) -> bool {
+    let (data, size) = (&unit.data, unit.params.nal_length_size);
+    match unit.params.codec {
+        VideoCodec::H264 => avc::is_dispensable(data, size),
+        VideoCodec::H265 => {
+            hevc::is_dispensable(data, size, hevc::temporal_layers(&unit.params.record))
+        }
+    }
+}
+
 /// Whether a decoder answers what it is fed (pure).
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Watchdog {
@@ -38,12 +74,22 @@ impl Watchdog {
     }
 }
 
-/// What passes to the frames' reader: numbers them, and holds back what was already shown before a restart.
+/// What passes to the frames' reader: numbers them, and holds back what was already shown before a restart, and what is
+/// past when decoding begins anew.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     seq: u64,
     last: Option<MediaTime>,
     seen: Option<(MediaTime, Instant)>,
+    wanted: Option<Instant>,
+}
+
+/// Why a picture is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    ShownBefore,
+    /// It came before pictures were wanted again: who asks what there is to see means now.
+    Past,
 }
 
 impl Gate {
@@ -52,21 +98,47 @@ impl Gate {
         self.seen = self.last.map(|pts| (pts, Instant::now()));
     }
 
-    /// The picture's number, or none if it was already shown.
-    pub(super) fn pass(&mut self, pts: MediaTime, arrived: Instant) -> Option<u64> {
+    /// Pictures are wanted again: those that came since `from`.
+    pub(super) fn wanted_from(&mut self, from: Instant) {
+        self.wanted = Some(from);
+    }
+
+    /// What came before is not shown.
+    pub(super) fn wanted(&self) -> Option<Instant> {
+        self.wanted
+    }
+
+    /// The picture's number, or why it is not shown.
+    pub(super) fn pass(&mut self, pts: MediaTime, arrived: Instant) -> Result<u64, Held> {
         if self.seen.is_some_and(|(until, at)| pts <= until && arrived <= at) {
-            return None;
+            return Err(Held::ShownBefore);
+        }
+        if self.wanted.is_some_and(|wanted| arrived < wanted) {
+            return Err(Held::Past);
         }
         let seq = self.seq;
         self.seq += 1;
         self.last = Some(pts);
-        Some(seq)
+        Ok(seq)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::{Arrival, StreamId, VideoParams};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    #[test]
+    fn pictures_are_only_made_smaller() {
+        assert_eq!(small((416, 234), (1280, 720)), Some((832, 468)));
+        assert_eq!(small((416, 416), (1920, 1080)), Some((832, 832)));
+        assert_eq!(small((416, 416), (1920, 817)), Some((832, 816)), "no side is made larger");
+        assert_eq!(small((416, 416), (1280, 720)), None, "little to gain");
+        assert_eq!(small((416, 312), (640, 480)), None);
+        assert_eq!(small((416, 1), (50_000, 1)), None);
+    }
 
     #[test]
     fn a_stall_needs_units_and_time() {
@@ -91,13 +163,62 @@ mod tests {
         let ms = MediaTime::from_millis;
         let mut gate = Gate::default();
         let before = Instant::now();
-        assert_eq!(gate.pass(ms(0), before), Some(0));
-        assert_eq!(gate.pass(ms(40), before), Some(1));
+        assert_eq!(gate.pass(ms(0), before), Ok(0));
+        assert_eq!(gate.pass(ms(40), before), Ok(1));
         gate.seen();
         let later = Instant::now() + Duration::from_millis(1);
-        assert_eq!(gate.pass(ms(40), before), None);
-        assert_eq!(gate.pass(ms(80), before), Some(2));
+        assert_eq!(gate.pass(ms(40), before), Err(Held::ShownBefore));
+        assert_eq!(gate.pass(ms(80), before), Ok(2));
         // A publisher whose time line begins anew is seen all the same.
-        assert_eq!(gate.pass(ms(0), later), Some(3));
+        assert_eq!(gate.pass(ms(0), later), Ok(3));
+    }
+
+    #[test]
+    fn what_came_before_the_wish_is_not_shown() {
+        let ms = MediaTime::from_millis;
+        let mut gate = Gate::default();
+        let wish = Instant::now();
+        let (before, after) = (wish - Duration::from_millis(1), wish + Duration::from_millis(1));
+        assert_eq!(gate.pass(ms(0), before), Ok(0));
+        gate.wanted_from(wish);
+        assert_eq!(gate.pass(ms(40), before), Err(Held::Past));
+        assert_eq!(gate.pass(ms(80), after), Ok(1));
+    }
+
+    #[test]
+    fn a_decoder_behind_is_spared_what_no_picture_needs_and_nothing_else() {
+        let unit = |nal: u8, key| AccessUnit {
+            stream: StreamId::new("s").unwrap(),
+            pts: MediaTime::ZERO,
+            dts: MediaTime::ZERO,
+            key,
+            intact: true,
+            discontinuity: false,
+            data: vec![0, 0, 0, 2, nal, 0x80].into(),
+            params: Arc::new(VideoParams {
+                codec: VideoCodec::H264,
+                width: 16,
+                height: 16,
+                record: Bytes::new(),
+                nal_length_size: 4,
+            }),
+            arrived: Arrival::now(),
+        };
+        let came = Instant::now();
+        let spared = |unit: &AccessUnit, waited, open, wanted| {
+            let arrived = Arrival { mono: came, ..unit.arrived };
+            is_spared(&AccessUnit { arrived, ..unit.clone() }, came + waited, came + open, wanted)
+        };
+        let (late, zero, ms) = (BEHIND * 2, Duration::ZERO, Duration::from_millis(1));
+        let free = unit(0x01, false);
+        assert!(spared(&free, late, zero, None));
+        assert!(!spared(&free, BEHIND, zero, None));
+        assert!(!spared(&free, late, BEHIND, None), "it could not be taken before");
+        assert!(spared(&free, zero, zero, Some(came + ms)), "nobody will see it");
+        assert!(!spared(&free, zero, zero, Some(came)));
+        assert!(!spared(&unit(0x41, false), late, zero, Some(came + ms)));
+        assert!(!spared(&unit(0x65, true), late, zero, None));
+        let marked = AccessUnit { discontinuity: true, ..free };
+        assert!(!spared(&marked, late, zero, None), "the mark would be lost with it");
     }
 }

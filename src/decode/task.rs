@@ -1,6 +1,7 @@
 //! One stream's decoding, from its first parameters to its last picture: feeds a decoder from the ring, and puts the
 //! next one in its place when it fails. What the decoders are is known to `elements.rs` and `gst.rs`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::elements::{Candidate, candidates};
-use super::rules::{Gate, STALL, Watchdog};
-use super::{DecodeError, Decoded, Decoder, DecoderState, Frame, FrameSink, Pushed, Signals, open};
+use super::rules::{Gate, Held, STALL, Watchdog, is_spared, small};
+use super::{
+    DecodeError, Decoded, Decoder, DecoderState, Fit, Frame, FrameSink, Pushed, Signals, open,
+};
 use crate::board::BoardKind;
 use crate::config;
 use crate::media::ring::{Cursor, Read};
@@ -26,14 +29,31 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// A driver that hangs must not hold the stream with it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is wanted of a stream's pictures.
+pub struct Demand {
+    /// Whether anybody wants them now; asked at each unit.
+    pub wanted: Box<dyn Fn(Instant) -> bool + Send>,
+    /// How small they can be on their way to the detector; none: as published, for it looks closer.
+    pub fit: Option<Fit>,
+}
+
+impl fmt::Debug for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Demand").field("fit", &self.fit.is_some()).finish_non_exhaustive()
+    }
+}
+
 /// Decodes one stream until its ring is closed and read to the end, or `shutdown` is cancelled.
 ///
-/// It reads from the newest key frame at the time of the call, not of the first poll.
+/// It reads from the newest key frame at the time of the call, not of the first poll. While nobody wants them, units are
+/// read and let go; when somebody does again, decoding begins at the newest key frame that the ring has, so that the pictures
+/// of now need not wait for the next one, and pictures older than the wish are not shown.
 /// `out` gets each picture on a decoder's thread and must not wait. `state` always holds what is in use and why.
 pub fn run(
     stream: Arc<Stream>,
     cfg: config::Decode,
     board: BoardKind,
+    demand: Demand,
     out: impl Fn(Frame) + Send + Sync + 'static,
     state: watch::Sender<DecoderState>,
     shutdown: CancellationToken,
@@ -45,6 +65,8 @@ pub fn run(
         stream,
         cfg,
         board,
+        demand,
+        resting: false,
         state,
         sink,
         gate,
@@ -64,6 +86,8 @@ struct Feeder {
     cfg: config::Decode,
     board: BoardKind,
     cursor: Cursor,
+    demand: Demand,
+    resting: bool,
     state: watch::Sender<DecoderState>,
     sink: FrameSink,
     gate: Arc<Mutex<Gate>>,
@@ -131,7 +155,13 @@ impl Feeder {
             self.need_key = true;
             return;
         }
-        if unit.arrived.mono.elapsed() > LATE {
+        let now = Instant::now();
+        match ((self.demand.wanted)(now), self.resting) {
+            (false, _) => return self.rest(),
+            (true, true) => return self.rise(unit.arrived.mono),
+            (true, false) => {}
+        }
+        if now.saturating_duration_since(unit.arrived.mono) > LATE {
             let skipped = self.cursor.skip_ahead();
             if skipped > 0 {
                 return self.skipped(skipped + 1);
@@ -143,6 +173,11 @@ impl Feeder {
         }
         self.make_ready(&unit.params).await;
         let Stage::Open(open) = &mut self.stage else { return self.skipped(1) };
+        let wanted = self.gate.lock().wanted();
+        if is_spared(&unit, now, open.since, wanted) {
+            self.stream.counters.units_unreferenced.inc();
+            return;
+        }
         unit.discontinuity |= self.cut;
         match open.decoder.push(&unit) {
             Ok(Pushed::Taken) => {
@@ -153,6 +188,32 @@ impl Feeder {
             Ok(Pushed::Full) => self.waiting = Some(unit),
             Err(e) => self.replace(e.to_string()).await,
         }
+    }
+
+    /// Lets a unit go that nobody wants decoded.
+    fn rest(&mut self) {
+        self.stream.counters.units_unwanted.inc();
+        if !self.resting {
+            tracing::debug!(stream = %self.stream.id, "detection is off and nobody asks for pictures: decoding rests");
+            self.resting = true;
+            self.state.send_modify(|s| s.resting = true);
+        }
+    }
+
+    /// Goes back to the newest key frame, since pictures are wanted again: those that came from then on.
+    fn rise(&mut self, from: Instant) {
+        tracing::debug!(stream = %self.stream.id, "pictures are wanted: decoding goes on");
+        self.resting = false;
+        self.state.send_modify(|s| s.resting = false);
+        self.gate.lock().wanted_from(from);
+        self.cursor.restart();
+        if self.cursor.is_at_end() {
+            // No key frame is kept.
+            self.stream.counters.units_skipped.inc();
+        }
+        // What it was fed before tells nothing of what it is fed now.
+        self.watch = Watchdog::default();
+        (self.need_key, self.cut) = (true, true);
     }
 
     fn params(&self) -> Option<&Arc<VideoParams>> {
@@ -198,9 +259,10 @@ impl Feeder {
             }
             // Not every hardware decoder survives a change of size, and a new one costs some milliseconds.
             Stage::Open(open) => {
-                let at = if open.params.codec == params.codec { open.at } else { 0 };
+                let name = &open.candidates[open.at].name;
+                let at = self.candidates(params).iter().position(|c| c.name == *name);
                 drain(open.decoder).await;
-                at
+                at.unwrap_or(0)
             }
             Stage::Failed { .. } | Stage::Closed => 0,
         };
@@ -209,7 +271,7 @@ impl Feeder {
 
     /// Opens the first candidate from `first` on that will.
     async fn open_from(&mut self, first: usize, params: &Arc<VideoParams>) {
-        let candidates = candidates(self.board, params.codec, &self.cfg);
+        let candidates = self.candidates(params);
         self.watch = Watchdog::default();
         self.state.send_modify(|s| {
             (s.codec, s.width, s.height) = (Some(params.codec.name()), params.width, params.height);
@@ -252,6 +314,20 @@ impl Feeder {
         self.stage = Stage::Failed { params: Arc::clone(params), retry: Instant::now() + wait };
     }
 
+    /// What to try for these parameters, best first.
+    fn candidates(&self, params: &VideoParams) -> Vec<Candidate> {
+        let mut all = candidates(self.board, params.codec, &self.cfg);
+        if self.small(params).is_none() {
+            all.retain(|c| c.scaler.is_none());
+        }
+        all
+    }
+
+    fn small(&self, params: &VideoParams) -> Option<(u32, u32)> {
+        let published = (params.width, params.height);
+        small(self.demand.fit.as_ref()?(published), published)
+    }
+
     async fn open_one(
         &mut self,
         candidate: &Candidate,
@@ -261,8 +337,10 @@ impl Feeder {
         let (candidate, cfg) = (candidate.clone(), self.cfg.clone());
         let (params, sink) = (Arc::clone(params), Arc::clone(&self.sink));
         let signals = Arc::clone(signals);
-        let opening =
-            tokio::task::spawn_blocking(move || open(&candidate, &cfg, &params, sink, signals));
+        let small = self.small(&params);
+        let opening = tokio::task::spawn_blocking(move || {
+            open(&candidate, &cfg, &params, small, sink, signals)
+        });
         match timeout(PATIENCE, opening).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(e)) => Err(DecodeError::Open(format!("opening it failed: {e}"))),
@@ -336,7 +414,12 @@ fn frame_sink(
     out: impl Fn(Frame) + Send + Sync + 'static,
 ) -> FrameSink {
     Arc::new(move |Decoded { pts, arrived, decoded, picture }| {
-        let Some(seq) = gate.lock().pass(pts, arrived.mono) else { return };
+        let passed = gate.lock().pass(pts, arrived.mono);
+        let seq = match passed {
+            Ok(seq) => seq,
+            Err(Held::Past) => return stream.counters.frames_caught_up.inc(),
+            Err(Held::ShownBefore) => return,
+        };
         stream.counters.frames_decoded.inc();
         stream.counters.decode.record(decoded.saturating_duration_since(arrived.mono));
         out(Frame { stream: stream.id.clone(), seq, pts, arrived, decoded, picture });
@@ -347,50 +430,96 @@ fn frame_sink(
 mod tests {
     use super::*;
     use crate::config::DecodeBackend;
-    use crate::media::stream::{StreamLimits, Takeover};
+    use crate::health::Counter;
+    use crate::media::stream::{Publication, StreamCounters, StreamLimits, Takeover};
     use crate::media::{Arrival, MediaTime, StreamId, Streams, VideoCodec};
     use bytes::Bytes;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    #[tokio::test]
-    async fn a_stream_is_decoded_from_its_first_key_frame_to_its_end() {
-        let streams = Streams::new(StreamLimits {
-            max_streams: 1,
-            gop_budget_bytes: 1 << 20,
-            grace: Duration::ZERO,
-        });
-        let id = StreamId::new("s").unwrap();
-        let publication = streams.claim(&id, Takeover::Refused).unwrap();
-        let stream = Arc::clone(publication.stream());
-        let params = |width| {
-            let (codec, record) = (VideoCodec::H264, Bytes::new());
-            Arc::new(VideoParams { codec, width, height: 8, record, nal_length_size: 4 })
-        };
-        let (small, large) = (params(16), params(32));
-        let unit = |ms, key, intact, params: &Arc<VideoParams>| {
-            let (stream, params) = (id.clone(), Arc::clone(params));
-            let (time, data) = (MediaTime::from_millis(ms), Bytes::from_static(&[0]));
-            Unit::Video(AccessUnit {
-                stream,
+    /// A stream with its decoding by the fake decoder.
+    struct Rig {
+        streams: Arc<Streams>,
+        publication: Publication,
+        stream: Arc<Stream>,
+        wanted: Arc<AtomicBool>,
+        seen: Arc<Mutex<Vec<(u64, i64, u32)>>>,
+        state: watch::Receiver<DecoderState>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Rig {
+        fn start() -> Self {
+            let streams = Streams::new(StreamLimits {
+                max_streams: 1,
+                gop_budget_bytes: 1 << 20,
+                grace: Duration::ZERO,
+            });
+            let id = StreamId::new("s").unwrap();
+            let publication = streams.claim(&id, Takeover::Refused).unwrap();
+            let stream = Arc::clone(publication.stream());
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let out = {
+                let seen = Arc::clone(&seen);
+                move |f: Frame| seen.lock().push((f.seq, f.pts.as_millis(), f.picture.view().width))
+            };
+            let (sender, state) = watch::channel(DecoderState::default());
+            let backend = DecodeBackend::Fake;
+            let cfg = config::Decode { backend, ..config::Decode::default() };
+            let (board, shutdown) = (BoardKind::X86, CancellationToken::new());
+            let wanted = Arc::new(AtomicBool::new(true));
+            let asked = {
+                let wanted = Arc::clone(&wanted);
+                Box::new(move |_| wanted.load(Ordering::SeqCst))
+            };
+            let demand = Demand { wanted: asked, fit: None };
+            let run = run(Arc::clone(&stream), cfg, board, demand, out, sender, shutdown);
+            let task = tokio::spawn(run);
+            Self { streams, publication, stream, wanted, seen, state, task }
+        }
+
+        fn push(&self, ms: i64, key: bool, intact: bool, params: &Arc<VideoParams>) {
+            let time = MediaTime::from_millis(ms);
+            let unit = AccessUnit {
+                stream: self.stream.id.clone(),
                 pts: time,
                 dts: time,
                 key,
                 intact,
                 discontinuity: false,
-                data,
-                params,
+                data: Bytes::from_static(&[0]),
+                params: Arc::clone(params),
                 arrived: Arrival::now(),
-            })
-        };
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let out = {
-            let seen = Arc::clone(&seen);
-            move |f: Frame| seen.lock().push((f.seq, f.pts.as_millis(), f.picture.view().width))
-        };
-        let state = watch::Sender::new(DecoderState::default());
-        let mut watched = state.subscribe();
-        let cfg = config::Decode { backend: DecodeBackend::Fake, order: Vec::new(), threads: 1 };
-        let (board, shutdown) = (BoardKind::X86, CancellationToken::new());
-        let task = tokio::spawn(run(Arc::clone(&stream), cfg, board, out, state, shutdown));
+            };
+            self.publication.push(Unit::Video(unit)).unwrap();
+        }
+
+        /// Lets the task go on until a counter has come so far.
+        async fn until(&self, counter: impl Fn(&StreamCounters) -> &Counter, n: u64) {
+            let far = async {
+                while counter(&self.stream.counters).get() < n {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(Duration::from_secs(20), far).await.expect("the counter comes so far");
+        }
+
+        /// The pictures: number, milliseconds, width.
+        async fn end(self) -> Vec<(u64, i64, u32)> {
+            self.streams.close_all();
+            self.task.await.unwrap();
+            std::mem::take(&mut *self.seen.lock())
+        }
+    }
+
+    fn params(width: u32) -> Arc<VideoParams> {
+        let (codec, record) = (VideoCodec::H264, Bytes::new());
+        Arc::new(VideoParams { codec, width, height: 8, record, nal_length_size: 4 })
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_decoded_from_its_first_key_frame_to_its_end() {
+        let mut rig = Rig::start();
+        let (small, large) = (params(16), params(32));
         for (ms, key, intact, params) in [
             (0, false, true, &small), // before the first key frame
             (1, true, true, &small),
@@ -401,14 +530,38 @@ mod tests {
             (6, false, true, &large), // new parameters need a key frame
             (7, true, true, &large),
         ] {
-            publication.push(unit(ms, key, intact, params)).unwrap();
+            rig.push(ms, key, intact, params);
         }
-        streams.close_all();
-        task.await.unwrap();
-        assert_eq!(*seen.lock(), [(0, 1, 16), (1, 2, 16), (2, 5, 16), (3, 7, 32)]);
-        assert_eq!(stream.counters.units_skipped.get(), 3);
-        assert_eq!(stream.counters.frames_decoded.get(), 4);
-        let state = watched.borrow_and_update();
+        rig.until(|c| &c.frames_decoded, 4).await;
+        assert_eq!(rig.stream.counters.units_skipped.get(), 3);
+        let state = rig.state.borrow_and_update().clone();
         assert_eq!((state.element.as_deref(), state.width), (Some("fake"), 32));
+        assert_eq!(rig.end().await, [(0, 1, 16), (1, 2, 16), (2, 5, 16), (3, 7, 32)]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_wants_is_not_decoded_and_a_wish_goes_back_to_the_newest_key_frame() {
+        let rig = Rig::start();
+        let small = params(16);
+        rig.wanted.store(false, Ordering::SeqCst);
+        rig.push(0, true, true, &small);
+        rig.until(|c| &c.units_unwanted, 1).await;
+        assert!(rig.state.borrow().resting && rig.state.borrow().element.is_none());
+        rig.push(1, false, true, &small);
+        rig.push(2, true, true, &small);
+        rig.push(3, false, true, &small);
+        rig.until(|c| &c.units_unwanted, 4).await;
+        rig.wanted.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        rig.push(4, false, true, &small);
+        rig.until(|c| &c.frames_decoded, 1).await;
+        // 2 and 3 led there; 0 and 1 nobody ever looks at.
+        assert_eq!(rig.stream.counters.frames_caught_up.get(), 2);
+        assert!(!rig.state.borrow().resting);
+        rig.wanted.store(false, Ordering::SeqCst);
+        rig.push(5, false, true, &small);
+        rig.until(|c| &c.units_unwanted, 5).await;
+        assert_eq!(rig.stream.counters.units_skipped.get(), 0);
+        assert_eq!(rig.end().await, [(0, 4, 16)]);
     }
 }

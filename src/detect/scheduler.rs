@@ -99,6 +99,11 @@ impl Scheduler {
         state.frames.remove(id);
     }
 
+    /// Whether detection is on for a stream, and its pictures are wanted for that.
+    pub fn wants(&self, id: &StreamId) -> bool {
+        self.state.lock().turns.is_on(id)
+    }
+
     /// Keeps the frame if it is due, in place of an older one; lets it go at once if not.
     pub fn offer(&self, frame: Frame) {
         let mut state = self.state.lock();

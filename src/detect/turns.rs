@@ -36,6 +36,11 @@ impl Turns {
         self.streams.remove(id);
     }
 
+    /// Whether frames of `id` are detected at all.
+    pub(super) fn is_on(&self, id: &StreamId) -> bool {
+        self.streams.get(id).is_some_and(|turn| turn.period.is_some())
+    }
+
     /// Whether a frame of `id` that came at `now` should be detected. An eighth of a period early counts as on time:
     /// frames come on their own grid, and waiting for the next would cost a whole frame of latency.
     pub(super) fn is_due(&self, id: &StreamId, now: Instant) -> bool {
@@ -152,6 +157,8 @@ mod tests {
     fn a_stream_switched_off_is_never_due() {
         let mut turns = Turns::default();
         turns.set_rate(&id("a"), None);
+        turns.set_rate(&id("b"), Some(1.0));
+        assert!(!turns.is_on(&id("a")) && turns.is_on(&id("b")) && !turns.is_on(&id("unknown")));
         assert!(!turns.is_due(&id("a"), Instant::now()));
         assert!(!turns.is_due(&id("unknown"), Instant::now()));
     }

@@ -18,6 +18,14 @@ pub struct BBox {
     pub y2: f32,
 }
 
+impl BBox {
+    /// The same place in the same picture of another size; sizes are width and height.
+    pub fn scaled(self, from: (u32, u32), to: (u32, u32)) -> Self {
+        let (x, y) = (to.0 as f32 / from.0 as f32, to.1 as f32 / from.1 as f32);
+        Self { x1: self.x1 * x, y1: self.y1 * y, x2: self.x2 * x, y2: self.y2 * y }
+    }
+}
+
 /// One thing found in one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {

@@ -139,8 +139,13 @@ fn detect_frame(
 ) -> Result<Detections, DetectError> {
     let started = Instant::now();
     let view = frame.picture.view();
-    let (width, height) = (view.width, view.height);
-    let items = guarded(detector, &*frame.picture)?;
+    let (width, height) = frame.picture.size();
+    let mut items = guarded(detector, &*frame.picture)?;
+    // Where the picture was scaled on its way here, boxes go back to the published one.
+    let (seen, published) = ((view.width, view.height), (width, height));
+    if seen != published {
+        items.iter_mut().for_each(|found| found.bbox = found.bbox.scaled(seen, published));
+    }
     let ended = Instant::now();
     let timings = Timings {
         decode: frame.decoded.saturating_duration_since(frame.arrived.mono),
@@ -235,6 +240,38 @@ mod tests {
             decoded: Instant::now(),
             picture: Box::new(RgbPicture { width: 1, height: 1, pixels: vec![0; pixels] }),
         }
+    }
+
+    /// Looked at in 40x20 pixels, published in 1280x720.
+    struct Small(RgbPicture);
+
+    impl Picture for Small {
+        fn view(&self) -> PictureView<'_> {
+            self.0.view()
+        }
+
+        fn size(&self) -> (u32, u32) {
+            (1280, 720)
+        }
+    }
+
+    #[test]
+    fn boxes_are_in_the_published_picture_s_pixels() {
+        let limits =
+            StreamLimits { max_streams: 1, gop_budget_bytes: 1, grace: Duration::from_secs(9) };
+        let publication =
+            Streams::new(limits).claim(&StreamId::new("a").unwrap(), Takeover::Refused).unwrap();
+        let animals = config::Detect::default().animals;
+        let mut detector = crate::detect::fake::FakeDetector::new(&animals);
+        let picture = RgbPicture { width: 40, height: 20, pixels: vec![0; 40 * 20 * 3] };
+        let small = detector.detect(&picture.view()).unwrap()[0].bbox;
+        let mut frame = frame(publication.stream(), 0);
+        frame.picture = Box::new(Small(picture));
+        let found = detect_frame(&mut detector, &frame, publication.stream()).unwrap();
+        assert_eq!((found.width, found.height), (1280, 720));
+        let bbox = found.items[0].bbox;
+        assert_eq!((bbox.x1, bbox.x2), (small.x1 * 32.0, small.x2 * 32.0));
+        assert_eq!((bbox.y1, bbox.y2), (small.y1 * 36.0, small.y2 * 36.0));
     }
 
     #[test]

@@ -17,9 +17,13 @@ const MAX_SET_BYTES: usize = 4096;
 const MAX_SLICE_HEADER_BYTES: usize = 32;
 
 const NAL_SLICE: u8 = 1;
+const NAL_PARTITION_C: u8 = 4;
 const NAL_IDR: u8 = 5;
+const NAL_SEI: u8 = 6;
 const NAL_SPS: u8 = 7;
 const NAL_PPS: u8 = 8;
+const NAL_DELIMITER: u8 = 9;
+const NAL_FILLER: u8 = 12;
 
 /// What is used of a sequence parameter set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +198,21 @@ impl AvcSets {
             size: (sps.width, sps.height),
         })
     }
+}
+
+/// Whether an access unit can be left out and every other one decodes as before: a picture that none refers to
+/// (nal_ref_idc 0), and nothing beside it that outlasts it, such as parameter sets. False when in doubt.
+pub fn is_dispensable(data: &[u8], nal_length_size: u8) -> bool {
+    let mut picture = false;
+    for nal in split(data, nal_length_size) {
+        let Ok(nal) = nal else { return false };
+        match nal[0] & 0x1F {
+            NAL_SLICE..=NAL_PARTITION_C if nal[0] & 0x60 == 0 => picture = true,
+            NAL_SEI | NAL_DELIMITER | NAL_FILLER => {}
+            _ => return false,
+        }
+    }
+    picture
 }
 
 /// Reads a sequence parameter set NAL unit (7.3.2.1.1).

@@ -38,6 +38,30 @@ fn pictures_nobody_refers_to_are_told_apart() {
     let seen: Vec<_> =
         units.iter().map(|u| sets.look(u, params.nal_length_size).unwrap()).collect();
     assert!(seen.iter().any(|u| !u.reference) && seen[0].idr);
+    for (unit, seen) in units.iter().zip(&seen) {
+        assert_eq!(is_dispensable(unit, params.nal_length_size), !seen.reference);
+    }
+}
+
+#[test]
+fn what_outlasts_its_picture_is_not_left_out() {
+    let unit = |kinds: &[u8]| -> Vec<u8> {
+        kinds.iter().flat_map(|kind| [0, 0, 0, 2, *kind, 0x80]).collect()
+    };
+    for (kinds, dispensable) in [
+        (&[0x01][..], true),
+        (&[0x09, 0x06, 0x01, 0x01, 0x0C], true),
+        (&[0x01, 0x41], false), // one slice that others refer to
+        (&[0x65], false),       // IDR
+        (&[0x67, 0x01], false), // a parameter set before the picture
+        (&[0x68, 0x01], false),
+        (&[0x0E, 0x01], false), // layers: not looked into
+        (&[0x06], false),       // no picture
+        (&[], false),
+    ] {
+        assert_eq!(is_dispensable(&unit(kinds), 4), dispensable, "{kinds:02x?}");
+    }
+    assert!(!is_dispensable(&[0, 0, 0, 9, 1], 4));
 }
 
 #[test]

@@ -14,6 +14,9 @@ const MAX_SET_BYTES: usize = 4096;
 const NAL_VPS: u8 = 32;
 const NAL_SPS: u8 = 33;
 const NAL_PPS: u8 = 34;
+const NAL_DELIMITER: u8 = 35;
+const NAL_FILLER: u8 = 38;
+const NAL_SEI: std::ops::RangeInclusive<u8> = 39..=40;
 
 /// What an access unit is, from the headers of its NAL units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,6 +75,30 @@ pub fn look(data: &[u8], nal_length_size: u8) -> Result<HevcUnit, BrokenLengths>
         }
     }
     Ok(found)
+}
+
+/// Temporal sub-layers by an hvcC record; 0: it does not say.
+pub fn temporal_layers(record: &[u8]) -> u8 {
+    record.get(21).map_or(0, |b| b >> 3 & 7)
+}
+
+/// Whether an access unit can be left out and every other one decodes as before: a sub-layer non-reference picture
+/// (7.4.2.2) of the highest of `layers` temporal sub-layers, since higher ones may refer to it, and nothing beside it
+/// that outlasts it. False when in doubt.
+pub fn is_dispensable(data: &[u8], nal_length_size: u8, layers: u8) -> bool {
+    let mut picture = false;
+    for nal in split(data, nal_length_size) {
+        let Ok([first, second, ..]) = nal else { return false };
+        let (layer, temporal) = ((first & 1) << 5 | second >> 3, second & 7);
+        match first >> 1 & 0x3F {
+            // TRAIL_N, TSA_N, STSA_N, RADL_N, RASL_N.
+            0 | 2 | 4 | 6 | 8 if layer == 0 && temporal == layers && layers > 0 => picture = true,
+            NAL_DELIMITER | NAL_FILLER => {}
+            kind if NAL_SEI.contains(&kind) => {}
+            _ => return false,
+        }
+    }
+    picture
 }
 
 /// Displayed size in pixels out of a sequence parameter set NAL unit (7.3.2.2.1).
@@ -249,9 +276,36 @@ mod tests {
         assert!(!look(&unit(35), 4).unwrap().picture);
     }
 
+    #[test]
+    fn only_what_no_sub_layer_refers_to_can_be_left_out() {
+        // nuh_temporal_id_plus1 is `temporal`.
+        let unit = |kinds: &[u8], temporal: u8| -> Vec<u8> {
+            kinds.iter().flat_map(|kind| [0, 0, 0, 3, kind << 1, temporal, 0x80]).collect()
+        };
+        for (kinds, temporal, layers, dispensable) in [
+            (&[0][..], 1, 1, true),
+            (&[35, 39, 8, 8, 40], 1, 1, true),
+            (&[2], 3, 3, true),
+            (&[0], 1, 2, false), // the layer above may refer to it
+            (&[0], 1, 0, false), // the record does not say
+            (&[1], 1, 1, false), // TRAIL_R
+            (&[19], 1, 1, false),
+            (&[0, 1], 1, 1, false),
+            (&[34, 0], 1, 1, false), // a parameter set before the picture
+            (&[10], 1, 1, false),    // reserved
+            (&[39], 1, 1, false),
+            (&[], 1, 1, false),
+        ] {
+            assert_eq!(is_dispensable(&unit(kinds, temporal), 4, layers), dispensable, "{kinds:?}");
+        }
+        assert_eq!(temporal_layers(&[0x0F; 23]), 1);
+        assert_eq!(temporal_layers(&[]), 0);
+    }
+
     proptest! {
         #[test]
         fn any_bytes(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = is_dispensable(&data, 4, 1);
             let _ = parse_sps(&[&[NAL_SPS << 1, 1][..], &data].concat());
             let _ = parse_record(&[&[1][..], &data].concat().into());
             let _ = look(&data, 4);

@@ -76,7 +76,14 @@ pub struct StreamCounters {
     pub units_held: Counter,
     /// Units the decoder never saw because it was overtaken.
     pub units_skipped: Counter,
+    /// Units not decoded because detection was off and nobody asked for a picture. Those since the newest key frame are
+    /// decoded after all when somebody does.
+    pub units_unwanted: Counter,
+    /// Pictures that no other refers to, left out because the decoder was behind or on its way to where it is wanted.
+    pub units_unreferenced: Counter,
     pub frames_decoded: Counter,
+    /// Decoded only to get from a key frame to the moment at which pictures were wanted again.
+    pub frames_caught_up: Counter,
     pub decoder_errors: Counter,
     /// Decoded frames that no detection was due for, and due ones a newer frame replaced.
     pub frames_not_due: Counter,

@@ -4,13 +4,14 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use spotter::board::BoardKind;
-use spotter::config::{self, DecodeBackend};
-use spotter::decode::{self, Colour, DecoderState, Frame, PixelFormat};
+use spotter::config::{self, DecodeBackend, Scaler};
+use spotter::decode::{self, Colour, DecoderState, Demand, Fit, Frame, PixelFormat};
 use spotter::media::stream::{Publication, StreamLimits, Takeover};
 use spotter::media::{
     AccessUnit, Arrival, MediaTime, Stream, StreamId, Streams, Unit, VideoCodec, VideoParams,
@@ -108,6 +109,9 @@ pub(crate) struct Shown {
     pub(crate) size: (u32, u32),
     pub(crate) format: PixelFormat,
     pub(crate) colour: Colour,
+    /// Of the published picture, where that one is smaller; and the mean of its first plane.
+    pub(crate) published: (u32, u32),
+    pub(crate) published_mean: Option<u8>,
     pub(crate) whole: bool,
     /// Mean of each plane.
     pub(crate) means: [u8; 3],
@@ -120,12 +124,19 @@ pub(crate) struct Rig {
     publication: Publication,
     pub(crate) shown: Arc<Mutex<Vec<Shown>>>,
     pub(crate) state: watch::Receiver<DecoderState>,
+    /// Whether anybody wants pictures; yes at first.
+    pub(crate) wanted: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Rig {
     /// With the board's own order when `order` is empty.
     pub(crate) fn start(order: &[&str]) -> Self {
+        Self::start_fit(order, None)
+    }
+
+    /// For a detector that wants its pictures so large.
+    pub(crate) fn start_fit(order: &[&str], fit: Option<Fit>) -> Self {
         let limits =
             StreamLimits { max_streams: 1, gop_budget_bytes: 64 << 20, grace: Duration::ZERO };
         let streams = Streams::new(limits);
@@ -138,13 +149,18 @@ impl Rig {
             move |frame: Frame| shown.lock().push(look(&frame))
         };
         let order = order.iter().map(|s| s.to_string()).collect();
-        let cfg = config::Decode { backend: DecodeBackend::Gst, order, threads: 1 };
+        let (backend, scaler) = (DecodeBackend::Gst, Scaler::Board);
+        let cfg = config::Decode { backend, order, threads: 1, scaler };
         let sender = watch::Sender::new(DecoderState::default());
         let state = sender.subscribe();
         let (board, shutdown) = (BoardKind::X86, CancellationToken::new());
-        let task =
-            tokio::spawn(decode::run(Arc::clone(&stream), cfg, board, out, sender, shutdown));
-        Self { streams, stream, publication, shown, state, task }
+        let wanted = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&wanted);
+        let asked = Box::new(move |_| asked.load(Ordering::SeqCst));
+        let demand = Demand { wanted: asked, fit };
+        let run = decode::run(Arc::clone(&stream), cfg, board, demand, out, sender, shutdown);
+        let task = tokio::spawn(run);
+        Self { streams, stream, publication, shown, state, wanted, task }
     }
 
     pub(crate) fn push(&self, units: &[AccessUnit]) {
@@ -183,7 +199,21 @@ fn look(frame: &Frame) -> Shown {
         PixelFormat::I420 => [mean(0, w, h), mean(1, cw, ch), mean(2, cw, ch)],
         PixelFormat::Nv12 | PixelFormat::Rgb => [mean(0, w, h), 0, 0],
     };
+    let mut published_mean = None;
+    frame
+        .picture
+        .look_at_whole(&mut |view| {
+            assert_eq!((view.width, view.height), frame.picture.size());
+            let (w, h) = (view.width as usize, view.height as usize);
+            let plane = view.planes[0];
+            let rows = (0..h).flat_map(|y| &plane.data[y * plane.stride..][..w]);
+            let sum = rows.map(|b| u64::from(*b)).sum::<u64>();
+            published_mean = u8::try_from(sum / (w * h) as u64).ok();
+        })
+        .unwrap();
     Shown {
+        published: frame.picture.size(),
+        published_mean,
         seq: frame.seq,
         pts: frame.pts,
         size: (view.width, view.height),

@@ -90,7 +90,7 @@ export function node(status, stream) {
   set('version', `spotter ${status.version} on ${status.board}`);
   const decoder = status.decoders.find((d) => d.stream === stream);
   const { detector } = status;
-  set('decoder', decoder?.decoder ?? '–');
+  set('decoder', decoder ? decoder.decoder + (decoder.resting ? ' (rests)' : '') : '–');
   set('detector', detector ? `${detector.model}, ${detector.backend}` : (status.detector_error ?? '–'));
   storage(status.storage);
   list('refusals', [...(decoder?.refusals ?? []), ...(detector?.refusals ?? [])]);
