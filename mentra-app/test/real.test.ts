@@ -116,7 +116,7 @@ test("with a real box: live, seen, lost, restarted, and nothing left behind", { 
     DATA_DIR: box.dir,
   });
   const policy = { boxMs: 15_000, glassesMs: 30_000, connectMs: 30_000, unseenMs: 30_000, degradedMs: 3_000, firstRetryMs: 200, lastRetryMs: 1_000, maxFailures: 100 };
-  const app = await startApp(config, silent, { policy, adviceEveryMs: 300 });
+  const app = await startApp(config, silent, { policy, adviceEveryMs: 300, desertedMs: 3_000 });
   const publicUrl = `http://127.0.0.1:${app.port}/${config.webhookKey}`;
   const view = (user = ANNA): View | undefined => app.wearers.get(user)?.view();
   const seen = (user = ANNA): boolean => view(user)?.phase === "live" && view(user)?.pictures === "online";
