@@ -61,17 +61,25 @@ export interface FaultReport {
   readonly startsAtS: number;
   readonly lastedS: number;
   readonly boundS: number;
-  /** Seconds after the fault's end until a picture taken after it was there; null: it did not come. */
+  /** Seconds after the fault's end until a picture taken after it was there, and pictures went on whole; null: never. */
   readonly backS: Times;
   /** The longest time without a whole picture, from the fault's begin until all was back. */
   readonly darkS: Times;
   readonly findings: Findings;
 }
 
+/** A time, both ends in milliseconds. */
+export interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface Report {
   readonly lastedS: number;
-  /** Of the time from the first picture to the last, in percent. */
+  /** Of the time in which there was a session, in percent. */
   readonly uptime: Times;
+  /** The same without the time in which a fault was at work; that of recovery counts. */
+  readonly uptimeBetween: Times;
   readonly faults: readonly FaultReport[];
   /** Outside of the faults, for comparison. */
   readonly calm: Findings;
@@ -88,6 +96,8 @@ const ALLOWED_MS: Readonly<Record<Way, number>> = { viewer: 1_000, detection: 1_
 /** Viewer and subscriber have the same picture within this. */
 const TOGETHER_MS = 1_000;
 const VOTES = 0.5;
+/** Pictures that go on whole for so long are back: longer than a key frame that comes through among broken ones. */
+const STEADY_MS = 2_200;
 
 export interface Watched {
   readonly seen: readonly Seen[];
@@ -147,19 +157,41 @@ function events(watched: Watched, placed: readonly Placed[]): Record<Way, Event[
   };
 }
 
-/** When each way had something that was taken at `since` or later. */
-export function back(watched: Watched, since: number): Times {
-  const all = events(watched, place(watched.seen, watched.detected));
-  return each((way) => all[way].find((e) => e.taken >= since)?.when ?? null);
+/** The first whole picture taken at `since` or later after which pictures go on whole; null: none, or not known yet. */
+function steady(seen: readonly Seen[], since: number): Seen | null {
+  let first: Seen | null = null;
+  for (const picture of seen) {
+    if (picture.at < since) {
+      continue;
+    }
+    first = picture.whole ? first ?? picture : null;
+    if (first && picture.when - first.when >= STEADY_MS) {
+      return first;
+    }
+  }
+  return null;
 }
 
-export function report(watched: Watched, faults: readonly Fault[], begin: number, end: number): Report {
+type Events = Readonly<Record<Way, readonly Event[]>>;
+
+function returned(all: Events, seen: readonly Seen[], since: number): Times {
+  const from = steady(seen, since)?.at ?? Infinity;
+  return each((way) => all[way].find((e) => e.taken >= from)?.when ?? null);
+}
+
+/** When each way was back, with a picture that was taken at `since` or later. */
+export function back(watched: Watched, since: number): Times {
+  return returned(events(watched, place(watched.seen, watched.detected)), watched.seen, since);
+}
+
+export function report(watched: Watched, faults: readonly Fault[], sessions: readonly Span[]): Report {
+  const [begin, end] = [sessions[0]?.from ?? 0, sessions.at(-1)?.to ?? 0];
   const placed = place(watched.seen, watched.detected);
   const all = events(watched, placed);
   const problems: string[] = [];
-  const windows: { from: number; to: number }[] = [];
+  const windows: Span[] = [];
   const reports = faults.map((fault): FaultReport => {
-    const there = each((way) => all[way].find((e) => e.taken >= fault.end)?.when ?? null);
+    const there = returned(all, watched.seen, fault.end);
     const to = Math.max(fault.end, ...WAYS.map((way) => there[way] ?? end));
     windows.push({ from: fault.begin, to });
     const within = ({ when }: { readonly when: number }): boolean => when >= fault.begin && when <= to;
@@ -185,8 +217,10 @@ export function report(watched: Watched, faults: readonly Fault[], begin: number
       problems.push(`${name}: ${findings.ofBroken} broken pictures were searched`);
     }
   }
-  const uptime = each((way) => up(all[way].map((e) => e.when), ALLOWED_MS[way]));
-  return { lastedS: round(end - begin), uptime, faults: reports, calm, problems };
+  const during = faults.map((f): Span => ({ from: f.begin, to: f.end }));
+  const up = (way: Way, except: readonly Span[]): number => uptime(all[way], sessions, except, ALLOWED_MS[way]);
+  const [uptimeAll, uptimeBetween] = [each((way) => up(way, [])), each((way) => up(way, during))];
+  return { lastedS: round(end - begin), uptime: uptimeAll, uptimeBetween, faults: reports, calm, problems };
 }
 
 function judge(seen: readonly Seen[], placed: readonly Placed[]): Findings {
@@ -210,14 +244,24 @@ function judge(seen: readonly Seen[], placed: readonly Placed[]): Findings {
   return { pictures: placed.length, broken, labels: Object.fromEntries(labels), wrong: Object.fromEntries(wrong), ofBroken, unplaced };
 }
 
-function up(times: readonly number[], allowedMs: number): number | null {
-  const [first, last] = [times[0], times.at(-1)];
-  if (first === undefined || last === undefined || last === first) {
-    return null;
+/** In percent of the sessions, `except` some times: at each tick, whether there was news within `allowedMs`. */
+function uptime(news: readonly Event[], sessions: readonly Span[], except: readonly Span[], allowedMs: number): number {
+  const tickMs = 100;
+  let [ticks, up, next] = [0, 0, 0];
+  let newest = -Infinity;
+  for (const session of sessions) {
+    for (let now = session.from; now < session.to; now += tickMs) {
+      while ((news[next]?.when ?? Infinity) <= now) {
+        newest = news[next]?.when ?? newest;
+        next += 1;
+      }
+      if (!except.some((e) => now >= e.from && now < e.to)) {
+        ticks += 1;
+        up += now - newest <= allowedMs ? 1 : 0;
+      }
+    }
   }
-  const pauses = times.slice(1).map((t, i) => t - (times[i] ?? t));
-  const down = pauses.reduce((sum, pause) => sum + Math.max(0, pause - allowedMs), 0);
-  return Math.round((1 - down / (last - first)) * 1000) / 10;
+  return ticks === 0 ? 0 : Math.round((1000 * up) / ticks) / 10;
 }
 
 function longest(times: readonly number[]): number {
@@ -241,19 +285,21 @@ const list = (counts: Readonly<Record<string, number>>): string =>
   Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([label, n]) => `${label} ${n}`).join(", ") || "none";
 const times = (t: Times): string => WAYS.map((way) => (t[way] === null ? "-" : t[way].toFixed(1)).padStart(7)).join("");
 
+const percent = (t: Times): string => WAYS.map((way) => `${way} ${t[way] ?? 0} %`).join(", ");
+
 export function inWords(r: Report): string {
   const lines = [
-    `${r.lastedS} s; up: viewer ${r.uptime.viewer} %, detection ${r.uptime.detection} %, recording ${r.uptime.recording} %`,
+    `${r.lastedS} s; up: ${percent(r.uptime)}; but for the time of the faults themselves: ${percent(r.uptimeBetween)}`,
     "",
-    `${"fault".padEnd(44)}  at s lasted  bound   back: viewer, detection, recording   dark: the same`,
+    `${"fault".padEnd(46)}  at s lasted  bound   back: viewer, detection, recording   dark: the same`,
     ...r.faults.map((f) => {
-      const [at, lasted, bound] = [f.startsAtS, f.lastedS, f.boundS].map((s) => s.toFixed(1).padStart(7));
-      return `${f.name.padEnd(42)} ${at}${lasted}${bound}    ${times(f.backS)}        ${times(f.darkS)}`;
+      const [at, lasted, bound] = [f.startsAtS, f.lastedS, f.boundS].map((s) => (s === Infinity ? "-" : s.toFixed(1)).padStart(7));
+      return `${f.name.padEnd(46)} ${at}${lasted}${bound}    ${times(f.backS)}        ${times(f.darkS)}`;
     }),
     "",
     "animals found, held against the clip",
     ...[...r.faults, { name: "in calm", findings: r.calm }].map(({ name, findings: f }) =>
-      `${name.padEnd(42)} ${f.broken} broken came, ${f.ofBroken} of them searched; ${f.pictures} searched in all` +
+      `${name.padEnd(46)} ${f.broken} broken came, ${f.ofBroken} of them searched; ${f.pictures} searched in all` +
       `${f.unplaced === 0 ? "" : ` (${f.unplaced} not known)`}: ${list(f.labels)}; wrong: ${list(f.wrong)}`),
   ];
   return lines.join("\n");
