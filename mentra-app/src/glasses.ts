@@ -88,8 +88,13 @@ export class GlassesServer extends AppServer {
   }
 
   protected override async onStop(sessionId: string, userId: string, reason: string): Promise<void> {
-    // While the line to the cloud is still there. It is called up to three times for one end.
-    this.#sessions.end(sessionId, userId, reason);
+    // While the line to the cloud is still there. It is called up to three times for one end. That the SDK gave up, after
+    // seven seconds, is none: the glasses stream on without the cloud, which starts the app anew when it is back.
+    if (reason.startsWith(GIVEN_UP)) {
+      this.#log.warn("the SDK gave the cloud up; the stream goes on for a while without it", { session: sessionId });
+    } else {
+      this.#sessions.end(sessionId, userId, reason);
+    }
     this.#present.delete(sessionId);
     await super.onStop(sessionId, userId, reason);
   }
@@ -101,6 +106,7 @@ export class GlassesServer extends AppServer {
   }
 }
 
+const GIVEN_UP = "Connection permanently lost";
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /** The wearer that a request of the web view comes from, as the SDK's middleware found out; null: nobody. */

@@ -3,12 +3,8 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 
 import { startApp } from "../src/app.js";
 import { readConfig } from "../src/config.js";
@@ -16,14 +12,11 @@ import { silent } from "../src/log.js";
 import type { View } from "../src/wearer.js";
 import { streamOf } from "../src/wearers.js";
 import { Cloud, type Message, type Running } from "./support/cloud.js";
+import { PATIENCE_MS, ROOT, SPOTTER, Spotter } from "./support/spotter.js";
 import { sleep, until } from "./support/until.js";
 
-const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
-const SPOTTER = process.env["SPOTTER_BIN"] ?? join(process.env["CARGO_TARGET_DIR"] ?? join(ROOT, "target"), "debug/spotter");
 const ANNA = "anna@example.org";
 const BEN = "ben@example.org";
-/** A busy machine takes long to start ffmpeg. */
-const PATIENCE_MS = 90_000;
 
 function absent(): string | false {
   if (!existsSync(SPOTTER)) {
@@ -41,75 +34,23 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-class Spotter {
-  readonly web: number;
-  readonly dir: string;
-  #process: ChildProcess | null = null;
-  #said = "";
-
-  private constructor(web: number, dir: string) {
-    this.web = web;
-    this.dir = dir;
-  }
-
-  static async make(): Promise<Spotter> {
-    const [rtmp, ws, web] = await Promise.all([freePort(), freePort(), freePort()]);
-    const dir = await mkdtemp(join(tmpdir(), "spotter-real-"));
-    await writeFile(join(dir, "spotter.toml"), `
-      node.name = "real"
-      node.state_dir = ${JSON.stringify(join(dir, "state"))}
-      ingest.listen = "127.0.0.1:${rtmp}"
-      websocket.listen = "127.0.0.1:${ws}"
-      web.listen = "127.0.0.1:${web}"
-      web.webrtc = false
-      mqtt.enabled = false
-      announce.enabled = false
-      decode.backend = "fake"
-      detect.backend = "fake"
-      record.mode = "off"
-      ingest.reconnect_grace_s = 3
-    `);
-    return new Spotter(web, dir);
-  }
-
-  async up(): Promise<void> {
-    const child = spawn(SPOTTER, ["run", "--config", join(this.dir, "spotter.toml")], { cwd: ROOT, stdio: ["ignore", "ignore", "pipe"] });
-    this.#process = child;
-    child.stderr.on("data", (text: Buffer) => { this.#said += text.toString(); });
-    const end = Date.now() + PATIENCE_MS;
-    for (;;) {
-      const ready = await fetch(`http://127.0.0.1:${this.web}/readyz`).then((r) => r.ok, () => false);
-      if (ready) {
-        return;
-      }
-      assert.equal(child.exitCode, null, this.#said);
-      assert.ok(Date.now() < end, `spotter did not get ready\n${this.#said}`);
-      await sleep(100);
-    }
-  }
-
-  async down(): Promise<void> {
-    const child = this.#process;
-    this.#process = null;
-    if (child?.exitCode === null) {
-      const gone = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGTERM");
-      await gone;
-    }
-  }
-
-  async owner(): Promise<string> {
-    const tokens = await readFile(join(this.dir, "state/tokens.toml"), "utf8");
-    return /secret = "([^"]+)"/.exec(tokens)?.[1] ?? "";
-  }
-
-  async get(path: string): Promise<Record<string, unknown>> {
-    return (await fetch(`http://127.0.0.1:${this.web}${path}`)).json() as Promise<Record<string, unknown>>;
-  }
-
-  get said(): string {
-    return this.#said;
-  }
+async function makeBox(): Promise<{ box: Spotter; web: string }> {
+  const [rtmp, ws, port] = await Promise.all([freePort(), freePort(), freePort()]);
+  const web = `127.0.0.1:${port}`;
+  const box = await Spotter.make(web, `
+    node.name = "real"
+    ingest.listen = "127.0.0.1:${rtmp}"
+    websocket.listen = "127.0.0.1:${ws}"
+    web.listen = "${web}"
+    web.webrtc = false
+    mqtt.enabled = false
+    announce.enabled = false
+    decode.backend = "fake"
+    detect.backend = "fake"
+    record.mode = "off"
+    ingest.reconnect_grace_s = 3
+  `);
+  return { box, web };
 }
 
 /** Publishes what the cloud passes on to the glasses. */
@@ -154,7 +95,7 @@ if (missing !== false) {
 test("with a real box: live, seen, lost, restarted, and nothing left behind", { skip: missing, timeout: 400_000 }, async () => {
   const print = { log: console.log, debug: console.debug, warn: console.warn };
   Object.assign(console, { log: () => undefined, debug: () => undefined, warn: () => undefined });
-  const box = await Spotter.make();
+  const { box, web } = await makeBox();
   const cloud = new Cloud("org.example.real", "key");
   const glasses = new Glasses();
   cloud.ways.onStream = (running, message) => { glasses.publish(running, message); };
@@ -169,13 +110,13 @@ test("with a real box: live, seen, lost, restarted, and nothing left behind", { 
     PACKAGE_NAME: "org.example.real",
     MENTRAOS_API_KEY: "key",
     PORT: "0",
-    BOX_URL: `http://127.0.0.1:${box.web}`,
+    BOX_URL: `http://${web}`,
     BOX_TOKEN: await box.owner(),
     CLOUD_HOSTS: "ws://127.0.0.1",
     DATA_DIR: box.dir,
   });
   const policy = { boxMs: 15_000, glassesMs: 30_000, connectMs: 30_000, unseenMs: 30_000, degradedMs: 3_000, firstRetryMs: 200, lastRetryMs: 1_000, maxFailures: 100 };
-  const app = await startApp(config, silent, { policy, adviceEveryMs: 300 });
+  const app = await startApp(config, silent, { policy, adviceEveryMs: 300, desertedMs: 3_000 });
   const publicUrl = `http://127.0.0.1:${app.port}/${config.webhookKey}`;
   const view = (user = ANNA): View | undefined => app.wearers.get(user)?.view();
   const seen = (user = ANNA): boolean => view(user)?.phase === "live" && view(user)?.pictures === "online";

@@ -7,9 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, beforeEach, test } from "node:test";
 
-import { startApp, type App } from "../src/app.js";
+import { startApp, type App, type Tuning } from "../src/app.js";
 import { readConfig, type Config } from "../src/config.js";
-import { silent } from "../src/log.js";
+import { silent, type Log } from "../src/log.js";
 import type { View } from "../src/wearer.js";
 import { streamOf } from "../src/wearers.js";
 import { FakeBox, PICTURE } from "./support/box.js";
@@ -29,7 +29,7 @@ let app: App;
 let config: Config;
 let publicUrl: string;
 
-async function begin(more: Readonly<Record<string, string>> = {}): Promise<void> {
+async function begin(more: Readonly<Record<string, string>> = {}, tuning: Tuning = {}, log: Log = silent): Promise<void> {
   const env = {
     PACKAGE_NAME: PACKAGE,
     MENTRAOS_API_KEY: KEY,
@@ -41,7 +41,7 @@ async function begin(more: Readonly<Record<string, string>> = {}): Promise<void>
     ...more,
   };
   config = readConfig(env);
-  app = await startApp(config, silent, { policy: FAST, adviceEveryMs: 50 });
+  app = await startApp(config, log, { policy: FAST, adviceEveryMs: 50, ...tuning });
   publicUrl = `http://127.0.0.1:${app.port}/${config.webhookKey}`;
 }
 
@@ -205,18 +205,29 @@ test("the cloud's line breaks: the stream lives on, and the session with it", as
   assert.equal(stops(anna), 1);
 });
 
+test("the cloud is away for longer than the SDK tries: the stream lives on, until the cloud starts the app anew", async () => {
+  let gaveUp = false;
+  await begin({}, {}, { ...silent, warn: (what) => { gaveUp ||= what.includes("gave the cloud up"); } });
+  willing();
+  const anna = await live();
+  cloud.ways.shut = true;
+  anna.socket?.terminate();
+  await until("the SDK gave up", () => gaveUp);
+  assert.deepEqual([phase(), view()?.cloud, box.publishers.size], ["live", false, 1]);
+  cloud.ways.shut = false;
+  const again = await cloud.start(publicUrl, ANNA);
+  await until("a stream of the new session", () => again.streams === 1 && seen());
+  assert.equal(box.publishers.size, 1);
+});
+
 test("the cloud's line is lost for good: the URL is taken back though nobody can be told", async () => {
-  await begin();
+  await begin({}, { desertedMs: 300 });
   willing();
   const anna = await live();
   cloud.ways.shut = true;
   anna.socket?.terminate();
   await until("the session is over", () => phase() === "gone");
   await until("the URL is taken back", () => box.publishers.size === 0);
-  // The cloud starts it again, as it does.
-  cloud.ways.shut = false;
-  const again = await live();
-  assert.equal(again.streams, 1);
 });
 
 test("a clean close without a stop webhook ends the stream too", async () => {
@@ -229,10 +240,7 @@ test("a clean close without a stop webhook ends the stream too", async () => {
 });
 
 test("a cloud that knows the session no more is not waited for without end", async () => {
-  await begin();
-  await app.close();
-  app = await startApp(config, silent, { policy: FAST, adviceEveryMs: 50, desertedMs: 300 });
-  publicUrl = `http://127.0.0.1:${app.port}/${config.webhookKey}`;
+  await begin({}, { desertedMs: 300 });
   willing();
   const anna = await live();
   // The SDK neither comes back after this code nor says that the session is over.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -239,19 +239,30 @@ fn message(json: bytes::Bytes) -> Message {
 /// Sends what waits; ends when the client takes nothing.
 async fn write(sink: &mut SplitSink<Ws, Message>, mailbox: &Mailbox, door: &Door) -> End {
     let stall_s = door.config.stall_timeout_s.max(1);
+    let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let message = tokio::select! {
-            json = mailbox.next() => {
+        let message = match due(mailbox, &mut pings).await {
+            Some(json) => {
                 door.counters.sent.inc();
                 message(json)
             }
-            () = sleep(PING_EVERY) => Message::Ping(bytes::Bytes::new()),
+            None => Message::Ping(bytes::Bytes::new()),
         };
         match timeout(Duration::from_secs(stall_s), sink.send(message)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return ended(error, door.config.max_message_bytes),
             Err(_) => return End::Stalled(stall_s),
         }
+    }
+}
+
+/// What waits, or `None` when it is time for a ping. That comes by the clock: a client that only listens says nothing but
+/// its answers, and on a busy stream there is never a pause to ask in.
+async fn due(mailbox: &Mailbox, pings: &mut Interval) -> Option<bytes::Bytes> {
+    tokio::select! {
+        json = mailbox.next() => Some(json),
+        _ = pings.tick() => None,
     }
 }
 
@@ -400,5 +411,29 @@ fn ended(error: Error, max: usize) -> End {
             tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
         ) => End::Gone,
         other => End::Protocol(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::interval;
+
+    #[tokio::test]
+    async fn a_client_is_asked_whether_it_is_there_however_much_it_is_sent() {
+        let mailbox = Mailbox::default();
+        let mut pings = interval(Duration::from_millis(50));
+        pings.tick().await;
+        let talk = async {
+            loop {
+                mailbox.push("{}".into());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let asked = async { while due(&mailbox, &mut pings).await.is_some() {} };
+        tokio::select! {
+            () = talk => {}
+            done = timeout(Duration::from_secs(20), asked) => done.expect("a ping"),
+        }
     }
 }
