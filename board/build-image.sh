@@ -96,7 +96,7 @@ rm -rf "${OUT:?}/boot" "$OUT/work"
 mkdir -p "$OUT/boot" "$OUT/work"
 ROOT=$(mktemp --directory "$OUT/root.XXXXXX")
 # --one-file-system: should anything still be mounted there, it stays.
-trap 'leave_system 2>/dev/null; rm -rf --one-file-system "$ROOT"' EXIT
+trap 'leave_system 2>/dev/null || true; rm -rf --one-file-system "$ROOT"' EXIT
 chmod 755 "$ROOT"
 
 update_keys

@@ -1,5 +1,7 @@
 //! Ports for servers that the tests start.
 
+#![allow(dead_code)] // each test program uses its own part
+
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
