@@ -47,6 +47,9 @@ struct PublishTo {
 pub(super) struct OtherUrls {
     #[serde(skip_serializing_if = "Option::is_none")]
     srt_url: Option<String>,
+    /// For WHIP, with the token in it, which may be given as a bearer token instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    whip_url: Option<String>,
 }
 
 impl OtherUrls {
@@ -60,7 +63,7 @@ impl OtherUrls {
         let own = &status.addresses;
         let srt_url = (!own.srt.is_empty()).then(|| {
             let at = dialled_at(asked, &own.srt, "8890");
-            let passphrase = door.ctx.srt_passphrase.expose();
+            let passphrase = door.ctx.ingest.srt.passphrase.expose();
             // The token ends the stream id, so that it can be read as it is.
             let passphrase = if passphrase.is_empty() {
                 String::new()
@@ -69,7 +72,11 @@ impl OtherUrls {
             };
             format!("srt://{at}?streamid=publish:live/{id}{}{passphrase}", query(token))
         });
-        Self { srt_url }
+        let whip_url = door.ctx.webrtc.is_some().then(|| {
+            let at = dialled_at(asked, &own.web, "8080");
+            format!("http://{at}/whip/{id}{}", query(token))
+        });
+        Self { srt_url, whip_url }
     }
 }
 
