@@ -245,7 +245,8 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             .map_err(|error| Failure::unavailable(format!("cannot listen for SRT: {error}")))
     });
     let srt = srt.transpose()?;
-    let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
+    let mut ingest =
+        tokio::spawn(ingest::run(doors.rtmp, doors.rtmps, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
     let mqtt_context = mqtt::Context {
@@ -328,6 +329,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     });
     tracing::info!(
         rtmp = who.addresses.rtmp,
+        rtmps = who.addresses.rtmps,
         srt = who.addresses.srt,
         websocket = who.addresses.websocket,
         mqtt = who.addresses.mqtt,

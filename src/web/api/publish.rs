@@ -46,6 +46,8 @@ struct PublishTo {
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct OtherUrls {
     #[serde(skip_serializing_if = "Option::is_none")]
+    rtmps_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     srt_url: Option<String>,
     /// For WHIP, with the token in it, which may be given as a bearer token instead.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +78,10 @@ impl OtherUrls {
             let at = dialled_at(asked, &own.web, "8080");
             format!("http://{at}/whip/{id}{}", query(token))
         });
-        Self { srt_url, whip_url }
+        let rtmps_url = (!own.rtmps.is_empty()).then(|| {
+            format!("rtmps://{}/live/{id}{}", dialled_at(asked, &own.rtmps, "1936"), query(token))
+        });
+        Self { rtmps_url, srt_url, whip_url }
     }
 }
 
