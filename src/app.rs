@@ -244,14 +244,16 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     };
     let record = tokio::spawn(record::run(record_context, record_stop.clone()));
     local.sources.follow(&config.source);
+    let entry = ingest_context.entry();
     let srt = doors.srt.map(|door| {
-        let (entry, config) = (ingest_context.entry(), config.ingest.clone());
+        let (entry, config) = (entry.clone(), config.ingest.clone());
         let context = SrtContext { entry, config, counters: srt_counters };
         door.open(context, ingest_stop.clone())
             .map_err(|error| Failure::unavailable(format!("cannot listen for SRT: {error}")))
     });
     let srt = srt.transpose()?;
-    let mut ingest = tokio::spawn(ingest::run(doors.rtmp, ingest_context, ingest_stop.clone()));
+    let mut ingest =
+        tokio::spawn(ingest::run(doors.rtmp, doors.rtmps, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
     let mut link_seen = link.subscribe();
     let mqtt_context = mqtt::Context {
@@ -303,12 +305,14 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         })
     });
     let webrtc = doors.webrtc.map(|socket| {
-        Arc::new(web::whep::Webrtc::new(socket, config.web.max_webrtc, webrtc_counters))
+        let webrtc = web::whep::Webrtc::new(socket, config.web.max_webrtc, webrtc_counters);
+        Arc::new(webrtc.with_publishers(config.ingest.max_streams))
     });
     let web_context = web::Context {
         node: Arc::clone(&node),
         config: config.web.clone(),
-        srt_passphrase: config.ingest.srt.passphrase.clone(),
+        entry,
+        ingest: config.ingest.clone(),
         guard: Arc::clone(&guard),
         detections: detections.clone(),
         streams: Arc::clone(&streams),
@@ -332,6 +336,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     });
     tracing::info!(
         rtmp = who.addresses.rtmp,
+        rtmps = who.addresses.rtmps,
         srt = who.addresses.srt,
         websocket = who.addresses.websocket,
         mqtt = who.addresses.mqtt,

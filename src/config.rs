@@ -104,6 +104,23 @@ pub struct Ingest {
     /// Coded media kept per stream, bytes.
     pub gop_budget_bytes: usize,
     pub srt: Srt,
+    pub tls: Tls,
+}
+
+/// RTMPS, in and out: open where both files are named.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    /// PEM: the certificate with those between it and its authority behind it, and its key.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Tls {
+    pub fn is_on(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
 }
 
 /// Publishers by SRT.
@@ -377,7 +394,14 @@ impl Default for Ingest {
             reconnect_grace_s: 30,
             gop_budget_bytes: 8 << 20,
             srt: Srt::default(),
+            tls: Tls::default(),
         }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { listen: any(1936), certificate: PathBuf::new(), key: PathBuf::new() }
     }
 }
 

@@ -325,7 +325,9 @@ impl From<RelayStatus> for RelayInUse {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct Addresses {
     pub rtmp: String,
-    /// Left out where that door is closed.
+    /// These two are left out where their door is closed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rtmps: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub srt: String,
     pub websocket: String,
@@ -582,6 +584,7 @@ mod tests {
             })],
             addresses: Addresses {
                 rtmp: "0.0.0.0:1935".into(),
+                rtmps: String::new(),
                 srt: String::new(),
                 websocket: "0.0.0.0:8765".into(),
                 mqtt: String::new(),

@@ -10,11 +10,13 @@ use crate::announce::Service;
 use crate::auth::FirstStart;
 use crate::config::{self, Config};
 use crate::ingest::srt::SrtDoor;
+use crate::ingest::tls::TlsDoor;
 use crate::mqtt;
 use crate::wire::Addresses;
 
 pub(super) struct Doors {
     pub(super) rtmp: TcpListener,
+    pub(super) rtmps: Option<TlsDoor>,
     pub(super) srt: Option<SrtDoor>,
     pub(super) websocket: Option<TcpListener>,
     pub(super) mqtt: Option<TcpListener>,
@@ -27,6 +29,10 @@ impl Doors {
     pub(super) async fn bind(config: &Config) -> Result<Self, Failure> {
         raise_file_limit();
         let rtmp = bind("ingest.listen", config.ingest.listen).await?;
+        let rtmps = match config.ingest.tls.is_on() {
+            true => Some(bind_tls(&config.ingest.tls).await?),
+            false => None,
+        };
         let srt = match config.ingest.srt.enabled {
             true => Some(bind_srt(&config.ingest.srt)?),
             false => None,
@@ -44,7 +50,7 @@ impl Doors {
             Some(web) if config.web.webrtc => Some(bind_udp(web).await?),
             _ => None,
         };
-        Ok(Self { rtmp, srt, websocket, mqtt, web, webrtc })
+        Ok(Self { rtmp, rtmps, srt, websocket, mqtt, web, webrtc })
     }
 
     /// The doors as somebody on the network would dial them; empty where there is none.
@@ -57,6 +63,7 @@ impl Doors {
         let mqtt = dial(self.mqtt.as_ref());
         Addresses {
             rtmp: dial(Some(&self.rtmp)),
+            rtmps: dial(self.rtmps.as_ref().map(TlsDoor::listener)),
             srt: self
                 .srt
                 .as_ref()
@@ -130,6 +137,15 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|e| {
         Failure::unavailable(format!(
             "cannot listen on {address}: {e}; stop what uses that port, or set {key}"
+        ))
+    })
+}
+
+async fn bind_tls(config: &config::Tls) -> Result<TlsDoor, Failure> {
+    TlsDoor::bind(config).await.map_err(|error| {
+        let at = config.listen;
+        Failure::unavailable(format!(
+            "no RTMPS on {at}: {error}; mend that, or leave ingest.tls.certificate and key empty"
         ))
     })
 }

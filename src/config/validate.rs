@@ -133,6 +133,13 @@ impl Config {
         p.between("ingest.reader_stall_timeout_s", i.reader_stall_timeout_s, 1, 300);
         p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
         p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
+        let tls = &i.tls;
+        p.file("ingest.tls.certificate", &tls.certificate);
+        p.file("ingest.tls.key", &tls.key);
+        let lone = tls.is_on() == tls.key.as_os_str().is_empty();
+        p.unless(!lone, "ingest.tls.key", || {
+            "certificate and key go together: name both, or none for no RTMPS".into()
+        });
         let srt = &i.srt;
         p.between("ingest.srt.latency_ms", srt.latency_ms, 20, 8000);
         // What stands in a URL as it is: SRT clients differ in what they undo.
@@ -297,6 +304,9 @@ impl Config {
 
     fn ports(&self, p: &mut Problems) {
         let mut doors = vec![("ingest.listen", self.ingest.listen)];
+        if self.ingest.tls.is_on() {
+            doors.push(("ingest.tls.listen", self.ingest.tls.listen));
+        }
         if self.websocket.enabled {
             doors.push(("websocket.listen", self.websocket.listen));
         }

@@ -16,6 +16,8 @@ pub struct IngestCounters {
     /// Connections whose task panicked: a bug of ours, never the peer's fault.
     pub connection_panics: Counter,
 
+    /// At the RTMPS door: the peer did not speak TLS, or does not trust our certificate.
+    pub tls_failed: Counter,
     /// The peer did not speak RTMP, or not in time.
     pub handshake_failed: Counter,
     pub handshake_timeouts: Counter,

@@ -15,7 +15,7 @@ use crate::media::avc::AvcSets;
 use crate::media::hevc::HevcSets;
 use crate::media::nal::from_annex_b;
 use crate::media::stream::{ClaimError, Displaced, Publication, Takeover};
-use crate::media::{Arrival, AudioCodec, StreamId, Streams, Unit, VideoCodec};
+use crate::media::{Arrival, AudioCodec, StreamId, StreamStatus, Streams, Unit, VideoCodec};
 
 /// What is behind every front door.
 #[derive(Debug, Clone)]
@@ -44,6 +44,19 @@ impl Entry {
         seated
     }
 
+    /// What [`Self::seat`] would say now, without sitting down: for callers that have yet to prove something else.
+    pub fn look(&self, caller: &Caller<'_>, id: &StreamId) -> Result<(), Refused> {
+        let grant = self.guard.may_publish(caller, id)?;
+        if self.streams.is_paused() {
+            return Err(ClaimError::Paused.into());
+        }
+        let taken = self.streams.get(id).map(|s| s.summary().status);
+        if taken == Some(StreamStatus::Online) && !grant.takeover {
+            return Err(ClaimError::Taken(id.clone()).into());
+        }
+        Ok(())
+    }
+
     fn try_seat(&self, caller: &Caller<'_>, id: &StreamId) -> Result<Publication, Refused> {
         let grant = self.guard.may_publish(caller, id)?;
         let takeover = if grant.takeover { Takeover::Allowed } else { Takeover::Refused };
@@ -54,7 +67,7 @@ impl Entry {
         Ok(publication)
     }
 
-    pub(super) fn count(&self, refused: &Refused) {
+    pub fn count(&self, refused: &Refused) {
         let counters = &self.counters;
         match refused {
             Refused::Denied(_) => counters.refused_token.inc(),
@@ -84,6 +97,7 @@ pub struct Feed {
     avc: AvcSets,
     hevc: HevcSets,
     announced: bool,
+    needs_key: bool,
 }
 
 /// When a picture or sound is due, on its publisher's clock.
@@ -109,7 +123,7 @@ impl Feed {
         let id = publication.stream().id.clone();
         let session = Session::new(id, publication.resume(), Arrival::now().mono);
         let (avc, hevc) = (AvcSets::default(), HevcSets::default());
-        Self { publication, session, counters, avc, hevc, announced: false }
+        Self { publication, session, counters, avc, hevc, announced: false, needs_key: true }
     }
 
     pub fn publication(&self) -> &Publication {
@@ -143,9 +157,17 @@ impl Feed {
             info!(stream = %self.publication.stream().id, codec, width, height, "video");
         }
         match unit {
-            Some(unit) => self.push(Unit::Video(unit)),
+            Some(unit) => {
+                self.needs_key = !unit.intact;
+                self.push(Unit::Video(unit))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Whether no picture can be decoded rightly before the next key frame, for publishers that can be asked for one.
+    pub fn needs_key(&self) -> bool {
+        self.needs_key
     }
 
     /// A decoder configuration that the session does not have yet. Later changes of H.264's it sees for itself.
@@ -186,6 +208,7 @@ impl Feed {
 
     /// A picture was lost on the way here.
     pub fn lost(&mut self) {
+        self.needs_key = true;
         self.session.malformed();
         note(&mut self.session, &self.publication, &self.counters);
     }

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::connection;
 use super::counters::IngestCounters;
+use super::end::{ConnectionError, End};
 use super::entry::Entry;
+use super::tls::TlsDoor;
 use crate::auth::{Caller, Denied, Full, Grant, Guard, Places, Right};
 use crate::config::Ingest;
 use crate::media::{StreamId, Streams};
@@ -56,9 +60,14 @@ impl Context {
     }
 }
 
-/// Serves RTMP publishers until `shutdown`, and ends streams whose publisher stayed away over the grace time.
+/// Serves RTMP publishers until `shutdown`, by TLS too where there is such a door, and ends streams whose publisher stayed away over the grace time.
 /// Returns when the last connection has ended.
-pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToken) {
+pub async fn run(
+    listener: TcpListener,
+    tls: Option<TlsDoor>,
+    ctx: Context,
+    shutdown: CancellationToken,
+) {
     let ctx = Arc::new(ctx);
     let limits = &ctx.config;
     let places = Places::new(limits.max_connections, limits.max_connections_per_address);
@@ -70,10 +79,10 @@ pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToke
             () = shutdown.cancelled() => break,
             Some(ended) = tasks.join_next() => note_panic(&ctx, ended),
             _ = sweep.tick() => ctx.streams.sweep(Instant::now()),
-            accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => {
+            accepted = accept(&listener, tls.as_ref()) => match accepted {
+                Ok((socket, peer, acceptor)) => {
                     back_off = MIN_BACK_OFF;
-                    admit(socket, peer, &ctx, &places, &mut tasks, &shutdown);
+                    admit((socket, acceptor), peer, &ctx, &places, &mut tasks, &shutdown);
                 }
                 Err(error) => {
                     ctx.counters.accept_errors.inc();
@@ -84,9 +93,26 @@ pub async fn run(listener: TcpListener, ctx: Context, shutdown: CancellationToke
             },
         }
     }
-    drop(listener);
+    drop((listener, tls));
     while let Some(ended) = tasks.join_next().await {
         note_panic(&ctx, ended);
+    }
+}
+
+/// The next connection at either door, and what it is to be encrypted with.
+async fn accept(
+    listener: &TcpListener,
+    tls: Option<&TlsDoor>,
+) -> io::Result<(TcpStream, SocketAddr, Option<TlsAcceptor>)> {
+    let Some(tls) = tls else {
+        let (socket, peer) = listener.accept().await?;
+        return Ok((socket, peer, None));
+    };
+    tokio::select! {
+        plain = listener.accept() => plain.map(|(socket, peer)| (socket, peer, None)),
+        secured = tls.listener.accept() => {
+            secured.map(|(socket, peer)| (socket, peer, Some(tls.acceptor.clone())))
+        }
     }
 }
 
@@ -96,7 +122,7 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 /// Starts a connection's task, or closes the socket at once: over a limit a prompt end tells the peer more than a
 /// wait in the backlog would, and leaves the backlog to others.
 fn admit(
-    socket: TcpStream,
+    (socket, acceptor): (TcpStream, Option<TlsAcceptor>),
     peer: SocketAddr,
     ctx: &Arc<Context>,
     places: &Arc<Places>,
@@ -129,12 +155,37 @@ fn admit(
     let span = info_span!("rtmp", %peer);
     let (ctx, shutdown) = (Arc::clone(ctx), shutdown.clone());
     let task = async move {
-        match connection::serve(socket, address, place, &ctx, &shutdown).await {
-            Ok(end) => debug!(?end, "connection ended"),
-            Err(error) => info!(%error, "connection ended"),
-        }
+        let served = match acceptor {
+            None => connection::serve(socket, address, place, &ctx, &shutdown).await,
+            Some(acceptor) => {
+                let patience = Duration::from_secs(ctx.config.handshake_timeout_s);
+                let secured = tokio::select! {
+                    // In a box: what only the beginning needs is given back.
+                    secured = Box::pin(timeout(patience, acceptor.accept(socket))) => secured,
+                    () = shutdown.cancelled() => return,
+                };
+                let why = match secured {
+                    Ok(Ok(socket)) => {
+                        let served = connection::serve(socket, address, place, &ctx, &shutdown);
+                        return ended(served.await);
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => format!("not within {patience:?}"),
+                };
+                ctx.counters.tls_failed.inc();
+                return info!(why, "connection ended: no TLS");
+            }
+        };
+        ended(served);
     };
     tasks.spawn(task.instrument(span));
+}
+
+fn ended(served: Result<End, ConnectionError>) {
+    match served {
+        Ok(end) => debug!(?end, "connection ended"),
+        Err(error) => info!(%error, "connection ended"),
+    }
 }
 
 fn note_panic(ctx: &Context, ended: Result<(), tokio::task::JoinError>) {

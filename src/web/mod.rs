@@ -15,6 +15,7 @@ mod off; // what waits for the disk
 mod now; // the newest detections and statistics
 mod visitor; // who asks
 pub mod whep; // live video over WebRTC
+mod whip; // publishing over WebRTC
 
 use std::convert::Infallible;
 use std::fmt;
@@ -43,6 +44,7 @@ use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config::{self, Config};
 use crate::control::Control;
 use crate::health::Counter;
+use crate::ingest;
 use crate::live::Live;
 use crate::media::Streams;
 use crate::pause::Pause;
@@ -63,8 +65,9 @@ pub type StatsReader = Arc<dyn Fn() -> NodeStats + Send + Sync>;
 pub struct Context {
     pub node: Arc<str>,
     pub config: config::Web,
-    /// For the URLs of publishers.
-    pub srt_passphrase: config::Password,
+    /// What publishers come in by, and its limits.
+    pub entry: ingest::Entry,
+    pub ingest: config::Ingest,
     pub guard: Arc<Guard>,
     pub detections: broadcast::Sender<Arc<Encoded>>,
     pub streams: Arc<Streams>,

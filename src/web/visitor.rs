@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 
 use super::Door;
 use super::error::ApiError;
+use super::whep::Asker;
 use crate::auth::{Caller, Grant, Origin, Right, bearer};
 use crate::media::StreamId;
 
@@ -48,6 +49,11 @@ impl Visitor {
 
     fn caller(&self) -> Caller<'_> {
         Caller { peer: self.peer, forwarded: self.forwarded, token: self.token.as_deref() }
+    }
+
+    /// Who it is, for what outlives the request.
+    pub(super) fn asker(&self) -> Asker {
+        Asker { peer: self.peer, forwarded: self.forwarded, token: self.token.clone() }
     }
 
     /// What the caller showed, for addresses that it is to come back to.

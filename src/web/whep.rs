@@ -3,7 +3,9 @@
 
 mod addresses; // where a viewer can reach us
 mod answer; // an offer -> an answer
+mod line; // one peer's connection
 mod packets; // access units -> RTP payloads
+mod publisher; // one publisher
 mod session; // one viewer
 mod table; // which session a datagram is for
 mod viewers; // all viewers, one socket
@@ -28,9 +30,11 @@ use crate::auth::Right;
 use crate::health::Counter;
 use crate::media::{Stream, StreamId, VideoCodec, VideoParams};
 use answer::Unfit;
-use viewers::Refused;
+pub(super) use answer::attribute;
+pub(super) use publisher::Asker;
+pub(super) use viewers::{Refused, WayIn};
 
-/// What the WebRTC exit counted.
+/// What WebRTC counted, both ways.
 #[derive(Debug, Default, Serialize)]
 pub struct Counters {
     pub sessions: Counter,
@@ -39,7 +43,13 @@ pub struct Counters {
     /// The stream is no H.264, or the viewer takes none.
     pub refused_codec: Counter,
     pub refused_bframes: Counter,
-    /// Viewers that asked and never came.
+    /// Publishers' sessions; those without a picture for ingest.idle_timeout_s.
+    pub publishers: Counter,
+    pub idle_timeouts: Counter,
+    /// Pictures of publishers that miss packets, and key frames that publishers were asked for.
+    pub pictures_lost: Counter,
+    pub keyframes_asked: Counter,
+    /// Peers that asked and never came.
     pub ice_timeouts: Counter,
     /// Sessions that ended in a protocol error.
     pub broken: Counter,
@@ -85,8 +95,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new().routes(routes!(open_whep)).routes(routes!(trickle_whep, close_whep))
 }
 
-const OFFER: &str = "application/sdp";
-const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+pub(super) const OFFER: &str = "application/sdp";
+pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Live video over WebRTC (WHEP): an SDP offer is answered, and the session begins.
 #[utoipa::path(post, path = "/whep/{stream}", tag = "video", params(("stream" = String, Path)),
@@ -142,7 +152,7 @@ async fn trickle_whep(
     visitor.may(&door, Right::Read, Some(&id))?;
     let fragment = text(FRAGMENT, &headers, body)?;
     let ufrag = webrtc(&door)?.remote_ufrag(&session, &id).ok_or_else(no_session)?;
-    match answer::attribute(&fragment, "ice-ufrag") {
+    match attribute(&fragment, "ice-ufrag") {
         Some(other) if other != ufrag => Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "ice_restart",
@@ -168,7 +178,7 @@ async fn close_whep(
     if closed { Ok(StatusCode::OK) } else { Err(no_session()) }
 }
 
-fn webrtc(door: &Door) -> Result<&Webrtc, ApiError> {
+pub(super) fn webrtc(door: &Door) -> Result<&Webrtc, ApiError> {
     let off = || {
         let message = "WebRTC is switched off: use the MSE or HLS view, or set web.webrtc";
         ApiError::new(StatusCode::NOT_FOUND, "webrtc_off", message)
@@ -176,12 +186,12 @@ fn webrtc(door: &Door) -> Result<&Webrtc, ApiError> {
     door.ctx.webrtc.as_deref().ok_or_else(off)
 }
 
-fn no_session() -> ApiError {
+pub(super) fn no_session() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no_session", "there is no such session: POST a new offer")
 }
 
 /// The body, if it is of `kind`.
-fn text(
+pub(super) fn text(
     kind: &'static str,
     headers: &HeaderMap,
     body: Result<String, StringRejection>,
@@ -200,11 +210,14 @@ impl From<Refused> for ApiError {
         let (status, code) = match &refused {
             Refused::Stream(WhyNot::NoPicture) => (StatusCode::CONFLICT, "no_picture"),
             Refused::Stream(WhyNot::BFrames) => (StatusCode::NOT_ACCEPTABLE, "b_frames"),
-            Refused::Stream(WhyNot::Codec(_)) | Refused::Offer(Unfit::NoH264) => {
+            Refused::Stream(WhyNot::Codec(_))
+            | Refused::Offer(Unfit::NoH264 | Unfit::SendsNoH264) => {
                 (StatusCode::NOT_ACCEPTABLE, "codec")
             }
             Refused::Offer(Unfit::BadSdp(_)) => (StatusCode::BAD_REQUEST, "bad_sdp"),
-            Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Refused::Busy(_) | Refused::BusyPublishers(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy")
+            }
             Refused::NoSocket => (StatusCode::SERVICE_UNAVAILABLE, "no_socket"),
         };
         Self::new(status, code, refused.to_string())

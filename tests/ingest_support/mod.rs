@@ -76,7 +76,7 @@ impl Server {
             reader_counters: Arc::default(),
         };
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run(listener, ctx, shutdown.clone()));
+        let task = tokio::spawn(run(listener, None, ctx, shutdown.clone()));
         Self { addr, streams, counters, shutdown, task }
     }
 

@@ -25,7 +25,6 @@ use super::url::Token;
 use crate::auth::{Full, Places, Rarely};
 use crate::config::{self, Ingest};
 use crate::health::Counter;
-use crate::media::StreamStatus;
 use crate::media::stream::ClaimError;
 use library::{Bound, Judge, Listener, Reject, Setup};
 use streamid::{BadStreamId, Wanted};
@@ -175,12 +174,7 @@ impl Clerk {
         let entry = &self.ctx.entry;
         let token = token.as_ref().map(Token::secret);
         let caller = direct(peer.ip().to_canonical(), token);
-        let grant = entry.guard.may_publish(&caller, &stream).map_err(Refused::from)?;
-        let taken = entry.streams.get(&stream);
-        let taken = taken.is_some_and(|s| s.summary().status == StreamStatus::Online);
-        if taken && !grant.takeover {
-            return Err(Refused::Claim(ClaimError::Taken(stream)).into());
-        }
+        entry.look(&caller, &stream)?;
         drop(self.places.take(peer.ip()).map_err(TurnedAway::Full)?);
         let mut judged = self.judged.lock();
         if judged.len() < MAX_JUDGED {

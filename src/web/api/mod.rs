@@ -23,7 +23,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Door, flv, health, hls, live, metrics, whep};
+use super::{Door, flv, health, hls, live, metrics, whep, whip};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -62,6 +62,7 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(feed::routes())
         .merge(live::routes())
         .merge(whep::routes())
+        .merge(whip::routes())
         .merge(hls::routes())
         .merge(flv::routes())
         .merge(metrics::routes())

@@ -46,7 +46,12 @@ struct PublishTo {
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct OtherUrls {
     #[serde(skip_serializing_if = "Option::is_none")]
+    rtmps_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     srt_url: Option<String>,
+    /// For WHIP, with the token in it, which may be given as a bearer token instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    whip_url: Option<String>,
 }
 
 impl OtherUrls {
@@ -60,7 +65,7 @@ impl OtherUrls {
         let own = &status.addresses;
         let srt_url = (!own.srt.is_empty()).then(|| {
             let at = dialled_at(asked, &own.srt, "8890");
-            let passphrase = door.ctx.srt_passphrase.expose();
+            let passphrase = door.ctx.ingest.srt.passphrase.expose();
             // The token ends the stream id, so that it can be read as it is.
             let passphrase = if passphrase.is_empty() {
                 String::new()
@@ -69,7 +74,14 @@ impl OtherUrls {
             };
             format!("srt://{at}?streamid=publish:live/{id}{}{passphrase}", query(token))
         });
-        Self { srt_url }
+        let whip_url = door.ctx.webrtc.is_some().then(|| {
+            let at = dialled_at(asked, &own.web, "8080");
+            format!("http://{at}/whip/{id}{}", query(token))
+        });
+        let rtmps_url = (!own.rtmps.is_empty()).then(|| {
+            format!("rtmps://{}/live/{id}{}", dialled_at(asked, &own.rtmps, "1936"), query(token))
+        });
+        Self { rtmps_url, srt_url, whip_url }
     }
 }
 

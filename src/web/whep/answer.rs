@@ -22,6 +22,23 @@ pub(super) struct Track {
     pub(super) pt: Pt,
 }
 
+/// Which way the media flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToViewer,
+    FromPublisher,
+}
+
+/// A session that waits for its publisher.
+#[derive(Debug)]
+pub(super) struct Welcomed {
+    pub(super) rtc: Rtc,
+    pub(super) video: Mid,
+    pub(super) answer: String,
+    pub(super) ufrag: String,
+    pub(super) remote_ufrag: String,
+}
+
 /// A session that waits for its viewer.
 #[derive(Debug)]
 pub(super) struct Agreed {
@@ -36,11 +53,13 @@ pub(super) struct Agreed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(in crate::web) enum Unfit {
     #[error("the SDP offer is of no use: {0}")]
     BadSdp(String),
     #[error("the offer receives no H.264 with packetization-mode=1: use the MSE or HLS view")]
     NoH264,
+    #[error("the offer sends no H.264 with packetization-mode=1: publish that, or by RTMP or SRT")]
+    SendsNoH264,
 }
 
 /// Answers `offer` as an ICE-lite server that is found at `candidates`, for H.264 of this profile_idc. Opus is always
@@ -51,12 +70,40 @@ pub(super) fn answer(offer: &str, profile: u8, candidates: &[SocketAddr]) -> Res
     judged.unwrap_or_else(|_| Err(bad("it confuses the parser")))
 }
 
+/// Answers the `offer` of one who publishes, likewise.
+pub(super) fn welcome(offer: &str, candidates: &[SocketAddr]) -> Result<Welcomed, Unfit> {
+    let judged = catch_unwind(AssertUnwindSafe(|| {
+        let Begun { rtc, answer, ufrag, remote_ufrag } =
+            begin(offer, Way::FromPublisher, candidates)?;
+        let video = mids(&answer).find(|mid| receives_h264(&rtc, *mid));
+        let video = video.ok_or(Unfit::SendsNoH264)?;
+        Ok(Welcomed { rtc, video, answer, ufrag, remote_ufrag })
+    }));
+    judged.unwrap_or_else(|_| Err(bad("it confuses the parser")))
+}
+
 fn bad(why: impl ToString) -> Unfit {
     // A stranger's text must not become a long line of log.
     Unfit::BadSdp(why.to_string().chars().take(200).collect())
 }
 
 fn judge(offer: &str, profile: u8, candidates: &[SocketAddr]) -> Result<Agreed, Unfit> {
+    let Begun { rtc, answer, ufrag, remote_ufrag } = begin(offer, Way::ToViewer, candidates)?;
+    let tracks: Vec<_> = mids(&answer).filter_map(|mid| track(&rtc, mid, profile)).collect();
+    let first = |kind| tracks.iter().find(|(k, _)| *k == kind).map(|(_, track)| *track);
+    let video = first(MediaKind::Video).ok_or(Unfit::NoH264)?;
+    let audio = first(MediaKind::Audio);
+    Ok(Agreed { rtc, video, audio, answer, ufrag, remote_ufrag })
+}
+
+struct Begun {
+    rtc: Rtc,
+    answer: String,
+    ufrag: String,
+    remote_ufrag: String,
+}
+
+fn begin(offer: &str, way: Way, candidates: &[SocketAddr]) -> Result<Begun, Unfit> {
     let sections = offer.lines().filter(|line| line.starts_with("m=")).count();
     if offer.len() > MAX_OFFER || sections > MAX_SECTIONS {
         return Err(bad("it is too long"));
@@ -65,28 +112,29 @@ fn judge(offer: &str, profile: u8, candidates: &[SocketAddr]) -> Result<Agreed, 
     let parsed = SdpOffer::from_sdp_string(&without_candidates(offer)).map_err(bad)?;
     let creds = IceCreds::new();
     let ufrag = creds.ufrag.clone();
-    let mut rtc = config().set_local_ice_credentials(creds).build(Instant::now());
+    let mut rtc = config(way).set_local_ice_credentials(creds).build(Instant::now());
     for address in candidates {
         rtc.add_local_candidate(Candidate::host(*address, "udp").map_err(bad)?);
     }
     let answer = rtc.sdp_api().accept_offer(parsed).map_err(bad)?.to_sdp_string();
     // A refused medium still needs one format in its line (RFC 8866 9), which str0m leaves out.
     let answer = answer.replace("/SAVPF \r\n", "/SAVPF 0\r\n");
-    let tracks: Vec<_> = mids(&answer).filter_map(|mid| track(&rtc, mid, profile)).collect();
-    let first = |kind| tracks.iter().find(|(k, _)| *k == kind).map(|(_, track)| *track);
-    let video = first(MediaKind::Video).ok_or(Unfit::NoH264)?;
-    let audio = first(MediaKind::Audio);
-    Ok(Agreed { rtc, video, audio, answer, ufrag, remote_ufrag: remote_ufrag.to_owned() })
+    Ok(Begun { rtc, answer, ufrag, remote_ufrag: remote_ufrag.to_owned() })
 }
 
-fn config() -> RtcConfig {
+/// Pictures held back for a packet that comes late or again; more is only delay.
+const REORDER_PICTURES: usize = 8;
+
+fn config(way: Way) -> RtcConfig {
     let mut extensions = ExtensionMap::empty();
     extensions.set(4, Extension::RtpMid);
     // Lets the browser show a picture when it comes instead of when its own buffer says.
     extensions.set(5, Extension::PlayoutDelay);
     let mut config = RtcConfig::new()
         .set_ice_lite(true)
-        .set_rtp_mode(true)
+        // Pictures are cut into packets by us, and put together by str0m.
+        .set_rtp_mode(way == Way::ToViewer)
+        .set_reordering_size_video(REORDER_PICTURES)
         .set_extension_map(extensions)
         .clear_codecs()
         .enable_opus(true, false);
@@ -120,7 +168,7 @@ fn without_candidates(offer: &str) -> String {
 }
 
 /// The value of the first `a=name:value` line.
-pub(super) fn attribute<'a>(sdp: &'a str, name: &str) -> Option<&'a str> {
+pub(in crate::web) fn attribute<'a>(sdp: &'a str, name: &str) -> Option<&'a str> {
     let value = |line: &'a str| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':');
     sdp.lines().find_map(value).map(str::trim)
 }
@@ -145,6 +193,14 @@ fn track(rtc: &Rtc, mid: Mid, profile: u8) -> Option<(MediaKind, Track)> {
         rank(idc).abs_diff(rank(profile))
     })?;
     Some((media.kind(), Track { mid, pt: nearest.pt() }))
+}
+
+fn receives_h264(rtc: &Rtc, mid: Mid) -> bool {
+    let Some(media) = rtc.media(mid) else { return false };
+    let mut params = rtc.codec_config().params().iter();
+    media.kind() == MediaKind::Video
+        && media.direction().is_receiving()
+        && params.any(|p| p.spec().codec == Codec::H264 && media.remote_pts().contains(&p.pt()))
 }
 
 /// Profiles by what they ask of a decoder: baseline, main, high and above.
@@ -195,6 +251,20 @@ mod tests {
         assert_eq!(answer(&whole, MAIN, &here()).unwrap_err(), Unfit::NoH264);
         let sends = OFFER.replace("a=recvonly", "a=sendonly");
         assert_eq!(answer(&sends, MAIN, &here()).unwrap_err(), Unfit::NoH264);
+    }
+
+    #[test]
+    fn one_who_sends_is_welcomed() {
+        let offer = OFFER.replace("a=recvonly", "a=sendonly");
+        let welcomed = welcome(&offer, &here()).unwrap();
+        for line in ["a=ice-lite", "H264/90000", "a=recvonly", "opus/48000", "nack pli"] {
+            assert!(welcomed.answer.contains(line), "{line} is not in\n{}", welcomed.answer);
+        }
+        assert_eq!(attribute(&offer, "ice-ufrag"), Some(&*welcomed.remote_ufrag));
+        let refused = |offer: &str| welcome(offer, &here()).unwrap_err();
+        assert_eq!(refused(OFFER), Unfit::SendsNoH264, "it only receives");
+        assert_eq!(refused(&offer.replace("H264/90000", "H263/90000")), Unfit::SendsNoH264);
+        assert!(matches!(refused("v=0"), Unfit::BadSdp(_)));
     }
 
     #[test]

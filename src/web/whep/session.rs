@@ -1,23 +1,19 @@
-//! One WebRTC viewer from its first check to its end. It drives str0m, which has no sockets and no clock of its own, and
-//! reads the stream at the viewer's pace; how packets find it is `table`'s business.
+//! One WebRTC viewer from its first check to its end. It reads the stream at the viewer's pace; `line` drives str0m, and how
+//! packets find it is `table`'s business.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use str0m::media::MediaTime as RtpTime;
-use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpWrite, SeqNo};
-use str0m::{Event, IceConnectionState, Input, Output, Rtc, RtcError};
-use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use str0m::{Event, IceConnectionState};
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Counters;
 use super::answer::Track;
+use super::line::{End, Line, Step};
 use super::packets::payloads;
-use super::table::{Datagram, Known};
 use crate::media::ring::{Cursor, Read};
 use crate::media::{AccessUnit, AudioCodec, AudioUnit, MediaTime, Unit, VideoCodec};
 
@@ -27,19 +23,11 @@ const RATE: f64 = 5e6;
 /// How far ahead of `RATE` a burst may run.
 const BURST: Duration = Duration::from_millis(20);
 
-/// Calls of str0m in a row that bring nothing.
-const MAX_IDLE: u32 = 100;
-
 pub(super) struct Session {
-    pub(super) rtc: Rtc,
+    pub(super) line: Line,
     pub(super) video: Track,
     pub(super) audio: Option<Track>,
     pub(super) cursor: Cursor,
-    pub(super) socket: Arc<UdpSocket>,
-    /// Our candidates; the viewer's packets count as sent to the first of their family.
-    pub(super) homes: Vec<SocketAddr>,
-    pub(super) inbox: mpsc::Receiver<Datagram>,
-    pub(super) known: Known,
     pub(super) counters: Arc<Counters>,
     pub(super) ice_timeout: Duration,
     pub(super) flow: Flow,
@@ -71,25 +59,6 @@ impl Default for Flow {
     }
 }
 
-/// Why a session is over.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum End {
-    #[error("the viewer left")]
-    Left,
-    #[error("the viewer is silent")]
-    Silent,
-    #[error("no connection came about in time: UDP on this port may be blocked")]
-    IceTimeout,
-    #[error("the stream ended")]
-    StreamEnded,
-    #[error("ended from here")]
-    Stopped,
-    #[error("the stream now has B-frames or another codec, which WebRTC does not carry")]
-    Unfit,
-    #[error("WebRTC: {0}")]
-    Rtc(#[from] RtcError),
-}
-
 impl Session {
     /// Serves the viewer to its end or until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> End {
@@ -98,8 +67,7 @@ impl Session {
             Err(end) => {
                 if !matches!(end, End::Left | End::Silent | End::IceTimeout) {
                     // Best effort: the viewer learns at once what it would find out by itself in 15 s.
-                    let _ = self.rtc.close();
-                    let _ = self.drain().await;
+                    self.line.hang_up().await;
                 }
                 end
             }
@@ -112,10 +80,9 @@ impl Session {
         loop {
             let wake = self.drain().await?;
             tokio::select! {
-                datagram = self.inbox.recv() => match datagram {
-                    Some(datagram) => self.receive(&datagram)?,
-                    None => return Err(End::Stopped),
-                },
+                datagram = self.line.inbox.recv() => {
+                    self.line.receive(&datagram.ok_or(End::Stopped)?)?;
+                }
                 read = paced(&mut self.cursor, self.flow.sent_by), if self.flow.connected => {
                     self.read(read.ok_or(End::StreamEnded)?)?;
                 }
@@ -128,35 +95,10 @@ impl Session {
 
     /// Lets str0m do all it has to do now; when it wants to be called again.
     async fn drain(&mut self) -> Result<Instant, End> {
-        let mut idle = 0;
         loop {
-            match self.rtc.poll_output()? {
-                Output::Timeout(at) => {
-                    let now = Instant::now();
-                    if at > now {
-                        return Ok(at);
-                    }
-                    // Overdue again and again with nothing to show for it: not at the price of this thread.
-                    idle += 1;
-                    if idle > MAX_IDLE {
-                        return Ok(now + Duration::from_millis(1));
-                    }
-                    self.rtc.handle_input(Input::Timeout(now))?;
-                }
-                Output::Transmit(packet) => {
-                    idle = 0;
-                    self.counters.packets.inc();
-                    self.counters.bytes.add(packet.contents.len() as u64);
-                    let to = as_socket(packet.destination, &self.socket);
-                    // Like any packet on the way: the viewer asks again for what it misses.
-                    if self.socket.send_to(&packet.contents, to).await.is_err() {
-                        self.counters.send_errors.inc();
-                    }
-                }
-                Output::Event(event) => self.event(event)?,
-            }
-            if !self.rtc.is_alive() {
-                return Err(End::Left);
+            match self.line.step().await? {
+                Step::Wait(until) => return Ok(until),
+                Step::Event(event) => self.event(*event)?,
             }
         }
     }
@@ -180,24 +122,6 @@ impl Session {
             }
             _ => {}
         }
-        Ok(())
-    }
-
-    fn receive(&mut self, datagram: &Datagram) -> Result<(), End> {
-        let source = datagram.source;
-        let home = self.homes.iter().find(|home| home.is_ipv4() == source.is_ipv4());
-        let Some(home) = home.copied() else { return Ok(()) };
-        let Ok(packet) = Receive::new(Protocol::Udp, source, home, &datagram.data) else {
-            self.counters.datagrams_unknown.inc();
-            return Ok(());
-        };
-        let input = Input::Receive(Instant::now(), packet);
-        if !self.rtc.accepts(&input) {
-            self.counters.datagrams_unknown.inc();
-            return Ok(());
-        }
-        self.known.proved(source);
-        self.rtc.handle_input(input)?;
         Ok(())
     }
 
@@ -233,7 +157,7 @@ impl Session {
         // To the millisecond, as in the detections, so that the viewer matches boxes and pictures by equality.
         let time = ticks(unit.pts.as_millis().saturating_mul(90));
         let last = payloads.len() - 1;
-        let mut rtc = self.rtc.direct_api();
+        let mut rtc = self.line.rtc.direct_api();
         let Some(stream) = rtc.stream_tx_by_mid(self.video.mid, None) else { return Ok(()) };
         for (i, payload) in payloads.into_iter().enumerate() {
             // Shown when it comes: a live picture that waits in a buffer is a late picture.
@@ -261,7 +185,7 @@ impl Session {
         let time = ticks(unit.pts.as_micros().saturating_mul(48) / 1000);
         let seq = next(&mut self.flow.audio_seq);
         self.flow.spend(unit.data.len());
-        let mut rtc = self.rtc.direct_api();
+        let mut rtc = self.line.rtc.direct_api();
         if let Some(stream) = rtc.stream_tx_by_mid(track.mid, None) {
             let payload = &unit.data[..];
             stream.write_rtp(RtpWrite::new(track.pt, seq, time, unit.arrived.mono, payload));
@@ -292,16 +216,6 @@ fn ticks(time: i64) -> u32 {
 fn next(seq: &mut SeqNo) -> SeqNo {
     *seq = SeqNo::from(**seq + 1);
     *seq
-}
-
-/// An IPv6 socket reaches IPv4 by addresses that hold one.
-fn as_socket(to: SocketAddr, socket: &UdpSocket) -> SocketAddr {
-    match (to.ip(), socket.local_addr()) {
-        (IpAddr::V4(ip), Ok(SocketAddr::V6(_))) => {
-            SocketAddr::new(ip.to_ipv6_mapped().into(), to.port())
-        }
-        _ => to,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! All WebRTC viewers of this node: their number is bounded, and they share one UDP socket. What one viewer gets is
-//! `session`'s business.
+//! All WebRTC viewers and publishers of this node: their number is bounded, and they share one UDP socket. What one viewer gets
+//! is `session`'s business, what a publisher brings `publisher`'s.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,17 +10,23 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
-use super::answer::{self, Agreed, Unfit};
-use super::session::{End, Flow, Session};
+use super::answer::{self, Agreed, Unfit, Welcomed};
+use super::line::{End, Line};
+use super::publisher::{Asker, Publisher};
+use super::session::{Flow, Session};
 use super::table::{Datagram, Entry, Table};
 use super::{Counters, WhyNot, addresses, fit};
+use crate::ingest;
 use crate::media::{Stream, StreamId};
 
 /// A viewer that is not connected by then never will be.
 const ICE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Datagrams waiting for one session: checks, feedback, a handshake's flight.
 const INBOX: usize = 64;
+/// A publisher's is larger: a key frame comes at once.
+const PUBLISHERS_INBOX: usize = 1024;
 /// Longest datagram that WebRTC sends, with room.
 const MAX_DATAGRAM: usize = 2048;
 
@@ -31,6 +37,8 @@ pub struct Webrtc {
     counters: Arc<Counters>,
     seats: Arc<Semaphore>,
     max: usize,
+    publishers: Arc<Semaphore>,
+    max_publishers: usize,
     table: Arc<Table>,
     tasks: TaskTracker,
     ice_timeout: Duration,
@@ -38,13 +46,21 @@ pub struct Webrtc {
 
 /// A session that was just opened.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) id: String,
-    pub(super) answer: String,
+pub(in crate::web) struct Opened {
+    pub(in crate::web) id: String,
+    pub(in crate::web) answer: String,
+}
+
+/// What a publisher comes in by.
+pub(in crate::web) struct WayIn {
+    pub(in crate::web) entry: ingest::Entry,
+    pub(in crate::web) asker: Asker,
+    /// Without a picture for so long it is over.
+    pub(in crate::web) idle: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(in crate::web) enum Refused {
     #[error(transparent)]
     Stream(#[from] WhyNot),
     #[error(transparent)]
@@ -53,6 +69,8 @@ pub(super) enum Refused {
         "{0} viewers watch over WebRTC already: use the MSE or HLS view, or raise web.max_webrtc"
     )]
     Busy(usize),
+    #[error("{0} publish over WebRTC already: end one, or raise ingest.max_streams")]
+    BusyPublishers(usize),
     #[error("the UDP socket is gone: restart spotter")]
     NoSocket,
 }
@@ -65,6 +83,8 @@ impl Webrtc {
             counters,
             seats: Arc::new(Semaphore::new(max)),
             max,
+            publishers: Arc::new(Semaphore::new(0)),
+            max_publishers: 0,
             table: Arc::default(),
             tasks: TaskTracker::new(),
             ice_timeout: ICE_TIMEOUT,
@@ -74,6 +94,77 @@ impl Webrtc {
     /// Ends viewers that are not connected after `ice_timeout`, 10 s otherwise.
     pub fn with_ice_timeout(self, ice_timeout: Duration) -> Self {
         Self { ice_timeout, ..self }
+    }
+
+    /// Lets so many publish.
+    pub fn with_publishers(self, max: usize) -> Self {
+        Self { publishers: Arc::new(Semaphore::new(max)), max_publishers: max, ..self }
+    }
+
+    /// Starts a session that publishes `stream` for the sender of `offer`.
+    pub(in crate::web) fn open_publisher(
+        &self,
+        stream: &StreamId,
+        offer: &str,
+        asked: IpAddr,
+        way_in: WayIn,
+        stop: &CancellationToken,
+    ) -> Result<Opened, Refused> {
+        let opened = self.try_open_publisher(stream, offer, asked, way_in, stop);
+        match &opened {
+            Ok(_) => self.counters.publishers.inc(),
+            Err(Refused::BusyPublishers(_)) => self.counters.refused_busy.inc(),
+            Err(Refused::Offer(Unfit::BadSdp(_))) => self.counters.refused_bad_sdp.inc(),
+            Err(Refused::Offer(_)) => self.counters.refused_codec.inc(),
+            Err(_) => {}
+        }
+        opened
+    }
+
+    fn try_open_publisher(
+        &self,
+        stream: &StreamId,
+        offer: &str,
+        asked: IpAddr,
+        way_in: WayIn,
+        stop: &CancellationToken,
+    ) -> Result<Opened, Refused> {
+        let seat = Arc::clone(&self.publishers).try_acquire_owned();
+        let seat = seat.map_err(|_| Refused::BusyPublishers(self.max_publishers))?;
+        let bound = self.socket.local_addr().map_err(|_| Refused::NoSocket)?;
+        let homes = addresses::candidates(bound, asked);
+        let Welcomed { rtc, video, answer, ufrag, remote_ufrag } = answer::welcome(offer, &homes)?;
+        let id = Alphanumeric.sample_string(&mut rand::rng(), 24);
+        let end = stop.child_token();
+        let entry = Entry { stream: stream.clone(), ufrag, remote_ufrag, end: end.clone() };
+        let (to, inbox) = mpsc::channel(PUBLISHERS_INBOX);
+        let known = self.table.enter(id.clone(), entry, to);
+        let (socket, counters) = (Arc::clone(&self.socket), Arc::clone(&self.counters));
+        let publisher = Publisher {
+            line: Line { rtc, socket, homes, inbox, known, counters },
+            video,
+            entry: way_in.entry,
+            stream: stream.clone(),
+            asker: way_in.asker,
+            ice_timeout: self.ice_timeout,
+            idle: way_in.idle,
+            flow: Default::default(),
+        };
+        let counters = Arc::clone(&self.counters);
+        let span = tracing::info_span!("whip", %stream, peer = %publisher.asker.peer);
+        let task = async move {
+            let _seat = seat;
+            let ended = publisher.run(end).await;
+            match &ended {
+                End::IceTimeout => counters.ice_timeouts.inc(),
+                End::NoPicture(_) => counters.idle_timeouts.inc(),
+                End::Rtc(_) => counters.broken.inc(),
+                _ => {}
+            }
+            tracing::info!(why = %ended, "connection ended");
+        };
+        self.tasks.spawn(task.instrument(span));
+        Ok(Opened { id, answer })
     }
 
     /// Starts a session on `stream` for the sender of `offer`, whose request came to the address `asked`.
@@ -91,10 +182,10 @@ impl Webrtc {
             Err(Refused::Busy(_)) => counters.refused_busy.inc(),
             Err(Refused::Offer(Unfit::BadSdp(_))) => counters.refused_bad_sdp.inc(),
             Err(Refused::Stream(WhyNot::BFrames)) => counters.refused_bframes.inc(),
-            Err(Refused::Offer(Unfit::NoH264) | Refused::Stream(WhyNot::Codec(_))) => {
+            Err(Refused::Offer(_) | Refused::Stream(WhyNot::Codec(_))) => {
                 counters.refused_codec.inc();
             }
-            Err(Refused::Stream(WhyNot::NoPicture) | Refused::NoSocket) => {}
+            Err(_) => {}
         }
         refused
     }
@@ -119,15 +210,13 @@ impl Webrtc {
         let end = stop.child_token();
         let entry = Entry { stream: stream.id.clone(), ufrag, remote_ufrag, end: end.clone() };
         let (to, inbox) = mpsc::channel(INBOX);
+        let known = self.table.enter(id.clone(), entry, to);
+        let (socket, counters) = (Arc::clone(&self.socket), Arc::clone(&self.counters));
         let session = Session {
-            rtc,
+            line: Line { rtc, socket, homes, inbox, known, counters },
             video,
             audio,
             cursor: stream.ring.cursor(),
-            socket: Arc::clone(&self.socket),
-            homes,
-            inbox,
-            known: self.table.enter(id.clone(), entry, to),
             counters: Arc::clone(&self.counters),
             ice_timeout: self.ice_timeout,
             flow: Flow::default(),
@@ -149,12 +238,12 @@ impl Webrtc {
     }
 
     /// The viewer's half of a session's STUN user name; `None` when there is no such session.
-    pub(super) fn remote_ufrag(&self, id: &str, stream: &StreamId) -> Option<String> {
+    pub(in crate::web) fn remote_ufrag(&self, id: &str, stream: &StreamId) -> Option<String> {
         self.table.get(id, stream).map(|entry| entry.remote_ufrag)
     }
 
     /// Ends a session; false when there is none.
-    pub(super) fn close(&self, id: &str, stream: &StreamId) -> bool {
+    pub(in crate::web) fn close(&self, id: &str, stream: &StreamId) -> bool {
         let entry = self.table.get(id, stream);
         entry.is_some_and(|entry| {
             entry.end.cancel();
