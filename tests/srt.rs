@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::api::{ask, counted, json, until};
-use support::{Reaped, Service, free_udp_port, new_ffmpeg, on_path, skip, spotter};
+use support::ports::free_udp_port;
+use support::{Reaped, Service, new_ffmpeg, on_path, skip, spotter};
 
 const FAKES: &str = "[detect]\nbackend = \"fake\"\n[decode]\nbackend = \"fake\"\n";
 const PASSPHRASE: &str = "correct-horse-battery";

@@ -10,7 +10,7 @@ pub mod ports;
 pub mod readers;
 mod skip;
 
-pub(crate) use ports::{free_port, free_udp_port};
+pub(crate) use ports::free_port;
 pub(crate) use skip::skip;
 
 use std::io::{BufRead, BufReader};
