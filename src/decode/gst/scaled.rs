@@ -29,7 +29,7 @@ pub(in crate::decode) fn scaling(element: &str, (width, height): (u32, u32)) -> 
 
 /// The published pictures that the scaler is at.
 #[derive(Debug, Clone, Default)]
-pub(in crate::decode) struct Wholes(Arc<Mutex<VecDeque<(Option<gst::ClockTime>, Whole)>>>);
+pub(in crate::decode) struct Wholes(Arc<Mutex<VecDeque<Whole>>>);
 
 #[derive(Debug)]
 struct Whole {
@@ -54,7 +54,7 @@ impl Wholes {
                 if kept.len() == UNDER_WAY {
                     kept.pop_front();
                 }
-                kept.push_back((buffer.pts(), Whole { buffer: buffer.clone(), caps }));
+                kept.push_back(Whole { buffer: buffer.clone(), caps });
             }
             gst::PadProbeReturn::Ok
         });
@@ -64,9 +64,9 @@ impl Wholes {
     /// The one that became the picture of that time; those before it are let go.
     fn of(&self, pts: Option<gst::ClockTime>) -> Option<Whole> {
         let mut kept = self.0.lock();
-        let at = kept.iter().position(|(of, _)| *of == pts)?;
+        let at = kept.iter().position(|whole| whole.buffer.pts() == pts)?;
         kept.drain(..at);
-        kept.pop_front().map(|(_, whole)| whole)
+        kept.pop_front()
     }
 }
 
