@@ -69,5 +69,10 @@ export SPOTTER_BIN
 
 npm run --silent build --prefix mentra-app
 mkdir -p "${out%/*}"
+# unshare itself hears no signal but the one that takes all with it.
 # shellcheck disable=SC2016
-exec "${unshare[@]}" bash -c 'mount -t tmpfs none /run && exec node mentra-app/dist/test/hour/main.js "$@"' hour --out "$out" "${arguments[@]}"
+"${unshare[@]}" bash -c 'mount -t tmpfs none /run && exec node mentra-app/dist/test/hour/main.js "$@"' hour --out "$out" "${arguments[@]}" &
+hour=$!
+trap 'kill -KILL $hour 2>/dev/null || true' EXIT
+trap 'exit 1' INT TERM
+wait $hour
