@@ -55,7 +55,7 @@ function note(what: string, fields: Fields = {}): void {
   say(`app: ${line}`);
 }
 
-// The glasses and the box have processors of their own: whatever else this machine does is no fault of the link.
+// As in scripts/wearers-hour.sh: whatever else this machine does is no fault of the link.
 try {
   setPriority(-10);
 } catch {
