@@ -92,7 +92,7 @@ interface Event {
 }
 
 /** How long each may be without news and count as up: a recording is written by the second, up to a key frame. */
-const ALLOWED_MS: Readonly<Record<Way, number>> = { viewer: 1_000, detection: 1_500, recording: 4_000 };
+const ALLOWED_MS: Readonly<Record<Way, number>> = { viewer: 1_000, detection: 2_000, recording: 4_000 };
 /** Viewer and subscriber have the same picture within this. */
 const TOGETHER_MS = 1_000;
 const VOTES = 0.5;

@@ -40,6 +40,10 @@ FIRST_PAUSE_S, PAUSE_GROWS, MOST_TRIES = 1.0, 1.5, 10
 # Of packets that wait to be written; more do not fit into the glasses.
 MOST_WAITING = 300
 STATUS_EVERY_S = 3.0
+# Packets handed to librtmp's thread before it asks, so that this one may be late.
+AHEAD = 4
+# A machine that leaves no time for this program makes faults of its own.
+LATE_S = 0.25
 # Without zeros, so that nothing in the message wants escaping.
 MARK = b"spotter-twin-mrk"
 
@@ -118,6 +122,8 @@ class Camera:
         out = self.film.get_by_name("out")
         while True:
             sample = out.emit("try-pull-sample", 2 * Gst.SECOND)
+            if sample is None and not out.get_property("eos"):
+                continue
             if sample is None:
                 self.laps_ms += self.film_ms + 33
                 self.film.seek_simple(Gst.Format.TIME, Gst.SeekFlags.FLUSH, 0)
@@ -151,8 +157,8 @@ class Line:
         self.written = 0
         self.pipe.set_state(Gst.State.PLAYING)
 
-    def idle(self):
-        return self.source.get_property("current-level-buffers") == 0
+    def takes_more(self):
+        return self.source.get_property("current-level-buffers") < AHEAD
 
     def write(self, data):
         self.source.emit("push-buffer", Gst.Buffer.new_wrapped(data))
@@ -184,6 +190,7 @@ class Glasses:
         self.was_live = self.live = False
         self.retry_at = None
         self.told_at = 0.0
+        self.ticked = time.monotonic()
         self.counts = collections.Counter()
         self.recent = collections.deque()
 
@@ -250,9 +257,11 @@ class Glasses:
         self.retry_at = time.monotonic() + FIRST_PAUSE_S * PAUSE_GROWS ** (self.failures - 1)
 
     def tick(self):
+        now = time.monotonic()
+        self.counts["late"] += now - self.ticked > LATE_S
+        self.ticked = now
         if not self.url:
             return
-        now = time.monotonic()
         if self.retry_at is not None and now >= self.retry_at:
             self.dial()
         for packet in self.camera.look():
@@ -280,7 +289,7 @@ class Glasses:
 
     def write(self, now):
         camera, line = self.camera, self.line
-        while self.waiting and line.idle():
+        while self.waiting and line.takes_more():
             if line.zero is None:
                 if camera.avc is None or camera.aac is None:
                     return
@@ -293,7 +302,7 @@ class Glasses:
                 self.counts["written"] += 1
                 self.recent.append((now, len(data)))
         # The header and what was queued behind it are through.
-        if not self.live and line.written > 3 and line.idle():
+        if not self.live and line.written > AHEAD + 1 and line.takes_more():
             self.live = True
             self.failures = 0
             self.told_at = now
