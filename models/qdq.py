@@ -30,9 +30,24 @@ class Twin:
         self.graph, self.buffers, self.codes = model.subgraphs[0], model.buffers, model.operatorCodes
         self.nodes, self.constants, self.pads = [], [], {}
         self.values = {}  # index of a .tflite tensor -> name of the real (dequantized) ONNX value
+        self.copies = dict(self.copied())  # index of copies one behind the other -> index of what is copied
 
     def tensor(self, index):
         return self.graph.tensors[index]
+
+    def kind(self, op):
+        code = self.codes[op.opcodeIndex]
+        return OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def copied(self):
+        """Where enlarging is written as copies of a tensor in each other's place, which OpenVINO does not take in 8 bits."""
+        for op in self.graph.operators:
+            if self.kind(op) == "DEPTH_TO_SPACE":
+                readers = [o for o in self.graph.operators if op.inputs[0] in o.inputs]
+                maker = next((o for o in self.graph.operators if op.inputs[0] in o.outputs), None)
+                if len(readers) == 1 and maker and self.kind(maker) == "CONCATENATION":
+                    if len(set(maker.inputs)) == 1 and len(maker.inputs) == op.builtinOptions.blockSize**2:
+                        yield op.inputs[0], maker.inputs[0]
 
     def stored(self, index):
         """The constant in a tensor, or None."""
@@ -42,7 +57,8 @@ class Twin:
         return None if data is None else np.frombuffer(bytes(data), kinds[tensor.type]).reshape(tensor.shape)
 
     def constant(self, name, value):
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        # Not ascontiguousarray, which makes a list of one out of a scalar: older runtimes refuse that as a scale.
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def node(self, kind, inputs, output, **attributes):
@@ -127,8 +143,7 @@ class Twin:
 
     def convert(self, op):
         """Adds one operation's nodes; the name of its result before the trip through 8 bits."""
-        code = self.codes[op.opcodeIndex]
-        kind = OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        kind = self.kind(op)
         inputs, output, options = list(op.inputs), op.outputs[0], op.builtinOptions
         made = f"t{output}_made"
         if kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
@@ -146,6 +161,10 @@ class Twin:
             window, strides = [options.filterHeight, options.filterWidth], [options.strideH, options.strideW]
             pads = same_padding(self.tensor(inputs[0]).shape[1:3], window, strides) if options.padding == SAME else [0] * 4
             return self.node("MaxPool", [self.real(inputs[0])], made, kernel_shape=window, strides=strides, pads=pads)
+        if kind == "DEPTH_TO_SPACE" and inputs[0] in self.copies:
+            factor = self.constant(f"{made}_factor", np.float32([1, 1, options.blockSize, options.blockSize]))
+            source = self.real(self.copies[inputs[0]])
+            return self.node("Resize", [source, "", factor], made, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
         if kind == "DEPTH_TO_SPACE":
             return self.node("DepthToSpace", [self.real(inputs[0])], made, blocksize=options.blockSize, mode="DCR")
         if kind == "MEAN":
@@ -180,11 +199,10 @@ class Twin:
         channels_first = self.node("Transpose", [name], f"{name}_nchw", perm=[0, 3, 1, 2])
         self.values[source] = self.through_8_bits(source, channels_first)
         for op in self.graph.operators:
-            code = self.codes[op.opcodeIndex]
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.PAD:
+            output = op.outputs[0]
+            if self.kind(op) == "PAD":
                 self.pad(op)
-            else:
-                output = op.outputs[0]
+            elif output not in self.copies:
                 self.values[output] = self.through_8_bits(output, self.convert(op))
         outputs = []
         for index in self.graph.outputs:
