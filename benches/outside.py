@@ -2,9 +2,8 @@
 
     python benches/outside.py ENGINE models/X.toml THREADS        ENGINE: openvino, ncnn, onnxruntime
 
-All get the ONNX twin: ONNX Runtime as it is; OpenVINO (2026.4.1 stumbles over a DepthToSpace between 8-bit values) with the doubling of
-sides said in another way; ncnn, which has no reader for 8 bits said so, its weights in float32, through pnnx, which is installed
-by itself (`pip install --no-deps`, since it asks for PyTorch and needs none here).
+All get the ONNX twin: ONNX Runtime and OpenVINO as it is; ncnn, which has no reader for 8 bits said so, its weights in float32, through
+pnnx, which is installed by itself (`pip install --no-deps`, since it asks for PyTorch and needs none here).
 The first line out is {"name", "bytes"} or {"why"}. Then "run" is answered by seconds, "ap IMAGES INSTANCES" by models/eval.py's figures.
 """
 
@@ -26,9 +25,7 @@ class OpenVino:
         import openvino
 
         hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-        with tempfile.TemporaryDirectory() as folder:
-            doubled(path, f"{folder}/twin.onnx")
-            self.model = openvino.Core().compile_model(f"{folder}/twin.onnx", "CPU", hints)
+        self.model = openvino.Core().compile_model(path, "CPU", hints)
         self.request = self.model.create_infer_request()
         self.names = [output.get_any_name() for output in self.model.outputs]
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]} from PyPI, int8"
@@ -67,38 +64,13 @@ class Ncnn:
         return {name: np.array(run.extract(f"out{at}")[1])[None] for at, name in enumerate(self.names)}
 
 
-def doubled(path, out):
-    """Writes a twin of models/qdq.py with Resize in place of four copies made deep and spread out."""
-    import onnx
-    from onnx import helper, numpy_helper
-
-    model = onnx.load(path)
-    graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    for at, node in enumerate(graph.node):
-        if node.op_type != "DepthToSpace":
-            continue
-        copies = made_by[node.input[0]]
-        while copies.op_type in ("DequantizeLinear", "QuantizeLinear"):
-            copies = made_by[copies.input[0]]
-        if copies.op_type != "Concat" or len(set(copies.input)) != 1:
-            raise RuntimeError(f"{node.name} is no doubling of sides")
-        graph.node[at].CopyFrom(helper.make_node(
-            "Resize", [copies.input[0], "", "twice"], list(node.output), name=node.name,
-            mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-        ))
-    graph.initializer.append(numpy_helper.from_array(np.float32([1, 1, 2, 2]), "twice"))
-    save(model, list(graph.node), out)
-
-
 def floats(path, out):
     """Writes the float network that a twin stands for; the names of its outputs. 8 bits from zero on are how a twin says "at least
     0" and "at most 6"."""
     import onnx
     from onnx import helper, numpy_helper
 
-    doubled(path, out)
-    model = onnx.load(out)
+    model = onnx.load(path)
     graph = model.graph
     stored = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     made_by = {name: node for node in graph.node for name in node.output}
