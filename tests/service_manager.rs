@@ -19,6 +19,7 @@ struct Managed {
     process: Reaped,
     websocket: u16,
     web: u16,
+    #[allow(dead_code)] // what is in it is needed to the end, whoever looks
     dir: tempfile::TempDir,
 }
 
