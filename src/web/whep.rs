@@ -15,7 +15,6 @@ use std::sync::Arc;
 use axum::extract::rejection::StringRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
 use serde::Serialize;
 use url::form_urlencoded;
 use utoipa_axum::router::OpenApiRouter;
@@ -30,8 +29,9 @@ use crate::auth::Right;
 use crate::health::Counter;
 use crate::media::{Stream, StreamId, VideoCodec, VideoParams};
 use answer::Unfit;
-pub(super) use answer::attribute;
+use answer::attribute;
 pub(super) use publisher::Asker;
+use viewers::Opened;
 pub(super) use viewers::{Refused, WayIn};
 
 /// What WebRTC counted, both ways.
@@ -96,7 +96,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
 }
 
 pub(super) const OFFER: &str = "application/sdp";
-pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Live video over WebRTC (WHEP): an SDP offer is answered, and the session begins.
 #[utoipa::path(post, path = "/whep/{stream}", tag = "video", params(("stream" = String, Path)),
@@ -112,27 +112,14 @@ async fn open_whep(
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Result<String, StringRejection>,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Created, ApiError> {
     let id = StreamId::new(&name)?;
     visitor.may(&door, Right::Read, Some(&id))?;
     let webrtc = webrtc(&door)?;
     let offer = text(OFFER, &headers, body)?;
     let stream = door.ctx.streams.get(&id).ok_or_else(|| ApiError::no_stream(&id))?;
     let opened = webrtc.open(&stream, &offer, asked, &door.stop)?;
-    let mut location = format!("/whep/{id}/{}", opened.id);
-    // Some viewers send nothing with a DELETE but the address they were given.
-    if let Some(token) = visitor.token() {
-        let token = form_urlencoded::byte_serialize(token.as_bytes());
-        location.extend(["?token="].into_iter().chain(token));
-    }
-    let headers = [
-        (header::LOCATION, location),
-        (header::CONTENT_TYPE, OFFER.into()),
-        (header::ETAG, format!("\"{}\"", opened.id)),
-        (header::HeaderName::from_static("accept-patch"), FRAGMENT.into()),
-        (header::CACHE_CONTROL, "no-store".into()),
-    ];
-    Ok((StatusCode::CREATED, headers, opened.answer))
+    Ok(created("whep", &id, &visitor, opened))
 }
 
 /// Trickled candidates are read and not needed: an ICE-lite server answers wherever the viewer's checks come from.
@@ -144,22 +131,11 @@ async fn open_whep(
 async fn trickle_whep(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
-    Path((name, session)): Path<(String, String)>,
+    Path(named): Path<(String, String)>,
     headers: HeaderMap,
     body: Result<String, StringRejection>,
 ) -> Result<StatusCode, ApiError> {
-    let id = StreamId::new(&name)?;
-    visitor.may(&door, Right::Read, Some(&id))?;
-    let fragment = text(FRAGMENT, &headers, body)?;
-    let ufrag = webrtc(&door)?.remote_ufrag(&session, &id).ok_or_else(no_session)?;
-    match attribute(&fragment, "ice-ufrag") {
-        Some(other) if other != ufrag => Err(ApiError::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ice_restart",
-            "a session's ICE is not restarted: DELETE it and POST a new offer",
-        )),
-        _ => Ok(StatusCode::NO_CONTENT),
-    }
+    trickled(&door, &visitor, Right::Read, named, &headers, body)
 }
 
 /// Ends a session.
@@ -170,11 +146,65 @@ async fn trickle_whep(
 async fn close_whep(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
-    Path((name, session)): Path<(String, String)>,
+    Path(named): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let id = StreamId::new(&name)?;
-    visitor.may(&door, Right::Read, Some(&id))?;
-    let closed = webrtc(&door)?.close(&session, &id);
+    closed(&door, &visitor, Right::Read, named)
+}
+
+/// What the sender of an offer is answered.
+pub(super) type Created = (StatusCode, [(header::HeaderName, String); 5], String);
+
+/// The answer to an offer, for a session at `/<way>/<stream>/<id>`.
+pub(super) fn created(way: &str, stream: &StreamId, visitor: &Visitor, opened: Opened) -> Created {
+    let mut location = format!("/{way}/{stream}/{}", opened.id);
+    // Some clients send nothing with a DELETE but the address they were given.
+    if let Some(token) = visitor.token() {
+        let token = form_urlencoded::byte_serialize(token.as_bytes());
+        location.extend(["?token="].into_iter().chain(token));
+    }
+    let headers = [
+        (header::LOCATION, location),
+        (header::CONTENT_TYPE, OFFER.into()),
+        (header::ETAG, format!("\"{}\"", opened.id)),
+        (header::HeaderName::from_static("accept-patch"), FRAGMENT.into()),
+        (header::CACHE_CONTROL, "no-store".into()),
+    ];
+    (StatusCode::CREATED, headers, opened.answer)
+}
+
+/// Reads a fragment with candidates for the session of that stream and name.
+pub(super) fn trickled(
+    door: &Door,
+    visitor: &Visitor,
+    right: Right,
+    (stream, session): (String, String),
+    headers: &HeaderMap,
+    body: Result<String, StringRejection>,
+) -> Result<StatusCode, ApiError> {
+    let stream = StreamId::new(&stream)?;
+    visitor.may(door, right, Some(&stream))?;
+    let fragment = text(FRAGMENT, headers, body)?;
+    let ufrag = webrtc(door)?.remote_ufrag(&session, &stream).ok_or_else(no_session)?;
+    match attribute(&fragment, "ice-ufrag") {
+        Some(other) if other != ufrag => Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "ice_restart",
+            "a session's ICE is not restarted: DELETE it and POST a new offer",
+        )),
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+/// Ends the session of that stream and name.
+pub(super) fn closed(
+    door: &Door,
+    visitor: &Visitor,
+    right: Right,
+    (stream, session): (String, String),
+) -> Result<StatusCode, ApiError> {
+    let stream = StreamId::new(&stream)?;
+    visitor.may(door, right, Some(&stream))?;
+    let closed = webrtc(door)?.close(&session, &stream);
     if closed { Ok(StatusCode::OK) } else { Err(no_session()) }
 }
 
@@ -186,7 +216,7 @@ pub(super) fn webrtc(door: &Door) -> Result<&Webrtc, ApiError> {
     door.ctx.webrtc.as_deref().ok_or_else(off)
 }
 
-pub(super) fn no_session() -> ApiError {
+fn no_session() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no_session", "there is no such session: POST a new offer")
 }
 

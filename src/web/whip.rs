@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use axum::extract::rejection::StringRejection;
 use axum::extract::{Extension, Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
-use url::form_urlencoded;
+use axum::http::{HeaderMap, StatusCode};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Door;
 use super::error::{ApiError, ErrorBody};
 use super::visitor::{Local, Visitor};
-use super::whep::{FRAGMENT, OFFER, WayIn, attribute, no_session, text, webrtc};
+use super::whep::{Created, OFFER, WayIn, closed, created, text, trickled, webrtc};
 use crate::auth::Right;
 use crate::ingest::entry::Refused;
 use crate::media::StreamId;
@@ -39,7 +37,7 @@ async fn open_whip(
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Result<String, StringRejection>,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Created, ApiError> {
     let entry = door.ctx.entry.clone();
     let id = StreamId::new(&name).inspect_err(|_| entry.counters.refused_name.inc())?;
     let asker = visitor.asker();
@@ -53,20 +51,7 @@ async fn open_whip(
     let idle = Duration::from_secs(door.ctx.ingest.idle_timeout_s);
     let way_in = WayIn { entry, asker, idle };
     let opened = webrtc.open_publisher(&id, &offer, asked, way_in, &door.stop)?;
-    let mut location = format!("/whip/{id}/{}", opened.id);
-    // Some publishers send nothing with a DELETE but the address they were given.
-    if let Some(token) = visitor.token() {
-        let token = form_urlencoded::byte_serialize(token.as_bytes());
-        location.extend(["?token="].into_iter().chain(token));
-    }
-    let headers = [
-        (header::LOCATION, location),
-        (header::CONTENT_TYPE, OFFER.into()),
-        (header::ETAG, format!("\"{}\"", opened.id)),
-        (header::HeaderName::from_static("accept-patch"), FRAGMENT.into()),
-        (header::CACHE_CONTROL, "no-store".into()),
-    ];
-    Ok((StatusCode::CREATED, headers, opened.answer))
+    Ok(created("whip", &id, &visitor, opened))
 }
 
 /// Trickled candidates are read and not needed: an ICE-lite server answers wherever the publisher's checks come from.
@@ -78,22 +63,11 @@ async fn open_whip(
 async fn trickle_whip(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
-    Path((name, session)): Path<(String, String)>,
+    Path(named): Path<(String, String)>,
     headers: HeaderMap,
     body: Result<String, StringRejection>,
 ) -> Result<StatusCode, ApiError> {
-    let id = StreamId::new(&name)?;
-    visitor.may(&door, Right::Publish, Some(&id))?;
-    let fragment = text(FRAGMENT, &headers, body)?;
-    let ufrag = webrtc(&door)?.remote_ufrag(&session, &id).ok_or_else(no_session)?;
-    match attribute(&fragment, "ice-ufrag") {
-        Some(other) if other != ufrag => Err(ApiError::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "ice_restart",
-            "a session's ICE is not restarted: DELETE it and POST a new offer",
-        )),
-        _ => Ok(StatusCode::NO_CONTENT),
-    }
+    trickled(&door, &visitor, Right::Publish, named, &headers, body)
 }
 
 /// Ends a session, and with it the publication.
@@ -104,12 +78,9 @@ async fn trickle_whip(
 async fn close_whip(
     State(door): State<Arc<Door>>,
     visitor: Visitor,
-    Path((name, session)): Path<(String, String)>,
+    Path(named): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let id = StreamId::new(&name)?;
-    visitor.may(&door, Right::Publish, Some(&id))?;
-    let closed = webrtc(&door)?.close(&session, &id);
-    if closed { Ok(StatusCode::OK) } else { Err(no_session()) }
+    closed(&door, &visitor, Right::Publish, named)
 }
 
 impl From<Refused> for ApiError {

@@ -1,11 +1,12 @@
 //! All WebRTC viewers and publishers of this node: their number is bounded, and they share one UDP socket. What one viewer gets
 //! is `session`'s business, what a publisher brings `publisher`'s.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::distr::{Alphanumeric, SampleString as _};
+use str0m::Rtc;
 use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use super::publisher::{Asker, Publisher};
 use super::session::{Flow, Session};
 use super::table::{Datagram, Entry, Table};
 use super::{Counters, WhyNot, addresses, fit};
+use crate::health::Counter;
 use crate::ingest;
 use crate::media::{Stream, StreamId};
 
@@ -111,14 +113,7 @@ impl Webrtc {
         stop: &CancellationToken,
     ) -> Result<Opened, Refused> {
         let opened = self.try_open_publisher(stream, offer, asked, way_in, stop);
-        match &opened {
-            Ok(_) => self.counters.publishers.inc(),
-            Err(Refused::BusyPublishers(_)) => self.counters.refused_busy.inc(),
-            Err(Refused::Offer(Unfit::BadSdp(_))) => self.counters.refused_bad_sdp.inc(),
-            Err(Refused::Offer(_)) => self.counters.refused_codec.inc(),
-            Err(_) => {}
-        }
-        opened
+        self.counted(opened, &self.counters.publishers)
     }
 
     fn try_open_publisher(
@@ -134,14 +129,11 @@ impl Webrtc {
         let bound = self.socket.local_addr().map_err(|_| Refused::NoSocket)?;
         let homes = addresses::candidates(bound, asked);
         let Welcomed { rtc, video, answer, ufrag, remote_ufrag } = answer::welcome(offer, &homes)?;
-        let id = Alphanumeric.sample_string(&mut rand::rng(), 24);
         let end = stop.child_token();
         let entry = Entry { stream: stream.clone(), ufrag, remote_ufrag, end: end.clone() };
-        let (to, inbox) = mpsc::channel(PUBLISHERS_INBOX);
-        let known = self.table.enter(id.clone(), entry, to);
-        let (socket, counters) = (Arc::clone(&self.socket), Arc::clone(&self.counters));
+        let (id, line) = self.enter(entry, rtc, homes, PUBLISHERS_INBOX);
         let publisher = Publisher {
-            line: Line { rtc, socket, homes, inbox, known, counters },
+            line,
             video,
             entry: way_in.entry,
             stream: stream.clone(),
@@ -175,19 +167,39 @@ impl Webrtc {
         asked: IpAddr,
         stop: &CancellationToken,
     ) -> Result<Opened, Refused> {
-        let refused = self.try_open(stream, offer, asked, stop);
+        let opened = self.try_open(stream, offer, asked, stop);
+        self.counted(opened, &self.counters.sessions)
+    }
+
+    /// Counts what came of an offer.
+    fn counted(&self, opened: Result<Opened, Refused>, begun: &Counter) -> Result<Opened, Refused> {
         let counters = &self.counters;
-        match &refused {
-            Ok(_) => counters.sessions.inc(),
-            Err(Refused::Busy(_)) => counters.refused_busy.inc(),
+        match &opened {
+            Ok(_) => begun.inc(),
+            Err(Refused::Busy(_) | Refused::BusyPublishers(_)) => counters.refused_busy.inc(),
             Err(Refused::Offer(Unfit::BadSdp(_))) => counters.refused_bad_sdp.inc(),
             Err(Refused::Stream(WhyNot::BFrames)) => counters.refused_bframes.inc(),
             Err(Refused::Offer(_) | Refused::Stream(WhyNot::Codec(_))) => {
                 counters.refused_codec.inc();
             }
-            Err(_) => {}
+            Err(Refused::Stream(WhyNot::NoPicture) | Refused::NoSocket) => {}
         }
-        refused
+        opened
+    }
+
+    /// Makes a session known by a name of its own: the line that its task speaks by.
+    fn enter(
+        &self,
+        entry: Entry,
+        rtc: Rtc,
+        homes: Vec<SocketAddr>,
+        waiting: usize,
+    ) -> (String, Line) {
+        let id = Alphanumeric.sample_string(&mut rand::rng(), 24);
+        let (to, inbox) = mpsc::channel(waiting);
+        let known = self.table.enter(id.clone(), entry, to);
+        let (socket, counters) = (Arc::clone(&self.socket), Arc::clone(&self.counters));
+        (id, Line { rtc, socket, homes, inbox, known, counters })
     }
 
     fn try_open(
@@ -206,14 +218,11 @@ impl Webrtc {
         let profile = params.record.get(1).copied().unwrap_or_default();
         let Agreed { rtc, video, audio, answer, ufrag, remote_ufrag } =
             answer::answer(offer, profile, &homes)?;
-        let id = Alphanumeric.sample_string(&mut rand::rng(), 24);
         let end = stop.child_token();
         let entry = Entry { stream: stream.id.clone(), ufrag, remote_ufrag, end: end.clone() };
-        let (to, inbox) = mpsc::channel(INBOX);
-        let known = self.table.enter(id.clone(), entry, to);
-        let (socket, counters) = (Arc::clone(&self.socket), Arc::clone(&self.counters));
+        let (id, line) = self.enter(entry, rtc, homes, INBOX);
         let session = Session {
-            line: Line { rtc, socket, homes, inbox, known, counters },
+            line,
             video,
             audio,
             cursor: stream.ring.cursor(),
