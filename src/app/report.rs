@@ -8,10 +8,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::adapt::BoardSigns;
 use crate::board::{self, Board};
 use crate::decode::DecoderState;
 use crate::detect::worker::DetectorState;
-use crate::media::{BoardSigns, StreamId, Streams};
+use crate::media::{StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
     Addresses, Attached, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats,
