@@ -85,6 +85,13 @@ impl<W: Copy> Ladder<W> {
         self.why
     }
 
+    /// Another reason holds it down now.
+    pub fn renew(&mut self, why: W) {
+        if !self.is_at_top() {
+            self.why = Some(why);
+        }
+    }
+
     /// Takes note of how things stand; whether that changed the rung.
     pub fn look(&mut self, sight: Sight<W>, now: Instant) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);

@@ -143,7 +143,8 @@ impl Pacing {
         let Some(judge) = &mut self.judge else { return };
         let before = judge.step();
         if !judge.look(&signs, Instant::now()) {
-            return;
+            // Another reason may hold it where it is.
+            return self.tell();
         }
         let step = judge.step();
         self.ctx.scheduler.set_share(step.share);

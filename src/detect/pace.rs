@@ -4,6 +4,7 @@
 //! The same ladder advises who publishes (`media/advice.rs`). Here it follows the board and the detector, not the link.
 
 use std::fmt;
+use std::mem::discriminant;
 use std::time::{Duration, Instant};
 
 use crate::adapt::{BoardSigns, Ladder, Lasting, Sight, Strain, Times};
@@ -48,6 +49,16 @@ pub enum Why {
     Board(Strain),
     /// The detector takes longer than there is.
     Behind,
+}
+
+impl Why {
+    /// The same, but for how much.
+    fn is_like(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Board(a), Self::Board(b)) => discriminant(&a) == discriminant(&b),
+            (a, b) => a == b,
+        }
+    }
 }
 
 impl fmt::Display for Why {
@@ -118,7 +129,13 @@ impl Judge {
             None if !self.has_room(signs) => Sight::Doubt,
             None => Sight::Clear,
         };
-        self.ladder.look(sight, now)
+        let changed = self.ladder.look(sight, now);
+        if let (Sight::Trouble(now), Some(before)) = (sight, self.ladder.why())
+            && !now.is_like(before)
+        {
+            self.ladder.renew(now);
+        }
+        changed
     }
 
     fn is_behind(&mut self, signs: &Signs, now: Instant) -> bool {
@@ -234,8 +251,18 @@ mod tests {
         let mut play = Play::new(Adapt::Rate);
         play.seconds(7200, able(0.8)).is(0.75, AsConfigured, "keep up");
         assert_eq!(play.changes, 1, "it was not tried again while there was no room");
+        // Hot as well by now, and then no longer: the reason is what holds it down.
+        play.seconds(40, |share, s| {
+            able(0.8)(share, s);
+            s.board.temperature_c = Some(82.0);
+        });
+        play.is(0.5, AsConfigured, "hot, 82 °C");
+        play.seconds(20, |_, s| {
+            (s.board.temperature_c, s.busy, s.displaced) = (None, Some(1.0), s.displaced + 9)
+        });
+        play.is(0.5, AsConfigured, "keep up");
         // Faster now: a smaller model was configured, or the board is cool.
-        play.seconds(65, able(1.2)).is(1.0, AsConfigured, "");
+        play.seconds(130, able(1.2)).is(1.0, AsConfigured, "");
         // One that can do nearly nothing ends at the floor.
         let mut play = Play::new(Adapt::Rate);
         play.seconds(7200, able(0.1)).is(0.5, AsConfigured, "keep up");
