@@ -114,6 +114,8 @@ fn spotter(seconds: u64) -> Service {
             .env("SPOTTER__WEB__LISTEN", listen(0))
             .env("SPOTTER__DETECT__THREADS", "1")
             .env("SPOTTER__DETECT__MODEL", "yolov4-tiny-416")
+            // Measured is what was asked for, not what a busy machine makes of it.
+            .env("SPOTTER__DETECT__ADAPT", "off")
             .spawn()
             .expect("cargo built spotter"),
     );

@@ -7,6 +7,7 @@ mod failure; // how a command ends badly
 mod left_open; // the last words about visits that a crash cut off
 mod local; // cameras, lamps and the pause
 mod manager; // what the service manager hears
+mod pacing; // strain -> the scheduler's rates and the model
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
 mod signals; // what ends and reloads us
@@ -155,6 +156,13 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
 
     // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
+    let pacing = pacing::Context {
+        scheduler: Arc::clone(&scheduler),
+        settings: control.settings(),
+        wanted: Arc::clone(&detector.wanted),
+        paths: paths.clone(),
+    };
+    let mut pace = pacing::start(pacing, exits_stop.clone());
     let ingest_counters = Arc::new(IngestCounters::default());
     let srt_counters = Arc::new(SrtCounters::default());
     let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
@@ -175,6 +183,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     let denials = Arc::clone(&guard);
     let statistics = Statistics::new(
         Arc::clone(&streams),
+        pace.clone(),
         BTreeMap::from([
             ("ingest", group(&ingest_counters)),
             ("srt", group(&srt_counters)),
@@ -366,7 +375,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             &who,
             &streams,
             &decoders.states(),
-            &detector.state.borrow(),
+            (&detector.state.borrow(), pace.borrow_and_update().clone()),
             stuck.clone(),
             Around {
                 relays: relays.status(),
@@ -386,6 +395,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             _ = relays_seen.changed() => {}
             () = local.changed() => {}
             _ = detector.state.changed() => {}
+            Ok(()) = pace.changed() => {}
             Ok(()) = link_seen.changed() => {}
             Ok(()) = storage_seen.changed() => {}
             Ok(()) = settings.changed() => {

@@ -199,10 +199,23 @@ pub struct Detect {
     pub tiles: Option<Tiles>,
     /// Detections a second and stream, at most.
     pub rate_hz: f64,
+    /// What gives way while the board is hot, slowed down or busy, or the detector does not keep up.
+    pub adapt: Adapt,
     /// Labels that count as animals; ["*"] takes every label of the model.
     pub animals: Vec<String>,
     /// 0 to 1; absent: the manifest's.
     pub min_confidence: Option<f32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adapt {
+    /// Nothing, whatever happens.
+    Off,
+    /// The rate, down to half of it.
+    Rate,
+    /// The rate, then the model, where both it and the backend are the board's choice.
+    Model,
 }
 
 /// An external TFLite delegate (Coral Edge TPU, NPU, GPU).
@@ -437,6 +450,7 @@ impl Default for Detect {
             onnx: Onnx::default(),
             tiles: None,
             rate_hz: 10.0,
+            adapt: Adapt::Rate,
             animals: COCO_ANIMALS.map(String::from).to_vec(),
             min_confidence: None,
         }

@@ -19,21 +19,36 @@ pub fn missing(status: Option<&NodeStatus>) -> Vec<String> {
     }
 }
 
-/// Since when somebody has been at one piece of work. Who waits for work is not busy, for however long.
+/// Since when somebody has been at one piece of work, and how long at all. Who waits for work is not busy, for however long.
 #[derive(Debug, Default)]
-pub struct Busy(Mutex<Option<Instant>>);
+pub struct Busy(Mutex<Work>);
+
+#[derive(Debug, Default)]
+struct Work {
+    since: Option<Instant>,
+    /// All that ended.
+    before: Duration,
+}
 
 impl Busy {
     pub fn begin(&self) {
-        *self.0.lock() = Some(Instant::now());
+        self.0.lock().since = Some(Instant::now());
     }
 
     pub fn end(&self) {
-        *self.0.lock() = None;
+        let mut work = self.0.lock();
+        let ended = work.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        work.before += ended;
     }
 
     pub fn busy_for(&self) -> Option<Duration> {
-        self.0.lock().map(|since| since.elapsed())
+        self.0.lock().since.map(|since| since.elapsed())
+    }
+
+    /// All the time of work so far.
+    pub fn total(&self) -> Duration {
+        let work = self.0.lock();
+        work.before + work.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -113,6 +128,21 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_adds_up_and_waiting_does_not() {
+        let busy = Busy::default();
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!((busy.total(), busy.busy_for()), (Duration::ZERO, None));
+        busy.begin();
+        std::thread::sleep(Duration::from_millis(5));
+        let so_far = busy.total();
+        assert!(so_far >= Duration::from_millis(5) && busy.busy_for().is_some());
+        busy.end();
+        let done = busy.total();
+        busy.end();
+        assert!(done >= so_far && busy.total() == done);
+    }
 
     #[test]
     fn percentiles_are_nearest_rank_over_the_newest() {

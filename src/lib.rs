@@ -27,6 +27,7 @@ pub mod web; // everything -> browsers: the viewer, the HTTP API, live video
 pub mod announce; // who we are -> the local network, by mDNS
 pub mod update; // a newer system -> RAUC
 
+pub mod adapt; // less under strain, more again after it
 pub mod app; // the only file that knows every stage
 pub mod board; // what this machine is and has; lamps and buttons
 pub mod files; // small files, read and replaced whole

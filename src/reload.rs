@@ -78,9 +78,9 @@ fn compare(old: &Config, new: &Config) -> Option<Changes> {
     if old == new {
         return None;
     }
-    let rates_of = |c: &Config| (c.detect.rate_hz, c.stream.clone());
+    let rates_of = |c: &Config| (c.detect.rate_hz, c.detect.adapt, c.stream.clone());
     let mut same_rate = new.detect.clone();
-    same_rate.rate_hz = old.detect.rate_hz;
+    (same_rate.rate_hz, same_rate.adapt) = (old.detect.rate_hz, old.detect.adapt);
     let fixed = [
         ("node", old.node != new.node),
         ("ingest", old.ingest != new.ingest),

@@ -4,6 +4,7 @@ mod attached; // cameras, pins, the pause
 mod demo; // the old demo's messages
 mod event; // an animal's visit
 mod filter; // what of all that one subscriber gets
+mod pace; // how often streams are looked at
 mod stats; // the statistics message
 
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,7 @@ pub use attached::{Attached, PauseInfo, PinInUse, SourceInUse};
 pub use demo::{DemoRequest, demo_failure, demo_response, pong};
 pub use event::{Kept, event, message_id, visit_as_told};
 pub use filter::{BadFilter, Filter, Heard};
+pub use pace::Pace;
 pub use stats::{LinkStats, Load, NodeStats, StreamLatency, StreamMeter, StreamStats};
 
 /// The version every message of this form carries.
@@ -229,6 +231,7 @@ pub struct NodeStatus {
     pub detector: Option<DetectorInfo>,
     /// Why there is none now, or why a changed configuration was not taken.
     pub detector_error: Option<String>,
+    pub pace: Pace,
     pub relays: Vec<RelayInUse>,
     pub addresses: Addresses,
     pub mqtt: LinkState,
@@ -384,7 +387,7 @@ fn json<T: Serialize>(message: &T) -> Bytes {
 }
 
 /// UTC with milliseconds, as in `2026-11-23T13:10:00.123Z`.
-fn rfc3339(at: SystemTime) -> String {
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
     // Printing three digits cuts the rest off, so a message never claims a later arrival than there was.
     format!("{at:.3}")
@@ -574,6 +577,7 @@ mod tests {
                 }],
             }),
             detector_error: None,
+            pace: pace::example(),
             relays: vec![RelayInUse::from(RelayStatus {
                 name: "cloud".into(),
                 stream: "garden".into(),

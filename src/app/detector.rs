@@ -59,7 +59,7 @@ pub(super) struct DetectorThread {
     pub(super) ended: oneshot::Receiver<Result<(), String>>,
     thread: Option<std::thread::JoinHandle<()>>,
     pub(super) state: watch::Receiver<DetectorState>,
-    /// What the next opening reads.
+    /// What the next opening reads: as configured, but for the model while a smaller one works.
     pub(super) wanted: Arc<Mutex<config::Detect>>,
 }
 

@@ -7,15 +7,17 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::watch;
 
+use crate::adapt::BoardSigns;
 use crate::board::{self, Board};
 use crate::decode::DecoderState;
 use crate::detect::worker::DetectorState;
-use crate::media::{BoardSigns, StreamId, Streams};
+use crate::media::{StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
     Addresses, Attached, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats,
-    NodeStatus, RelayInUse, Storage, StreamMeter,
+    NodeStatus, Pace, RelayInUse, Storage, StreamMeter,
 };
 
 /// What stays the same in every status.
@@ -39,7 +41,7 @@ pub(super) fn status(
     who: &Identity,
     streams: &Streams,
     decoders: &[(StreamId, DecoderState)],
-    detector: &DetectorState,
+    (detector, pace): (&DetectorState, Pace),
     stuck: Option<String>,
     around: Around,
     config: ConfigState,
@@ -59,6 +61,7 @@ pub(super) fn status(
         decoders: in_use.collect(),
         detector: detector.info.clone(),
         detector_error: stuck.or_else(|| detector.error.clone()),
+        pace,
         relays: around.relays.into_iter().map(RelayInUse::from).collect(),
         addresses: who.addresses.clone(),
         mqtt: around.mqtt,
@@ -94,11 +97,16 @@ pub(super) struct Statistics {
     started: Instant,
     streams: Arc<Streams>,
     groups: BTreeMap<&'static str, Group>,
+    pace: watch::Receiver<Pace>,
 }
 
 impl Statistics {
-    pub(super) fn new(streams: Arc<Streams>, groups: BTreeMap<&'static str, Group>) -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), streams, groups })
+    pub(super) fn new(
+        streams: Arc<Streams>,
+        pace: watch::Receiver<Pace>,
+        groups: BTreeMap<&'static str, Group>,
+    ) -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), streams, groups, pace })
     }
 
     pub(super) fn reader(self: &Arc<Self>) -> Arc<dyn Fn() -> NodeStats + Send + Sync> {
@@ -111,28 +119,34 @@ impl Statistics {
     }
 
     fn read(&self, meter: &mut StreamMeter, cpu: &mut Cpu) -> NodeStats {
-        let before = std::mem::replace(cpu, Cpu::now());
-        let load = Load {
-            cpu_percent: cpu.percent_since(&before),
-            cpu_seconds: cpu.used_s,
-            memory_bytes: memory_bytes(),
-            temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
-            throttled: !board::throttled(Path::new("/")).is_empty(),
-        };
+        let load = load(cpu);
         let (streams, now) = (self.streams.list(), Instant::now());
         // Advice follows from what is read here; whoever reads keeps it up to date.
         streams.iter().for_each(|stream| stream.advise(signs(&load), now));
         NodeStats {
             uptime_s: self.started.elapsed().as_secs(),
             load,
+            pace: self.pace.borrow().clone(),
             streams: meter.read(&streams, now),
             counters: self.groups.iter().map(|(name, read)| (*name, read())).collect(),
         }
     }
 }
 
-/// What of the load speaks for sending less.
-fn signs(load: &Load) -> BoardSigns {
+/// What there is to know of the machine; the processor's time is from the moment that `cpu` holds.
+pub(super) fn load(cpu: &mut Cpu) -> Load {
+    let before = std::mem::replace(cpu, Cpu::now());
+    Load {
+        cpu_percent: cpu.percent_since(&before),
+        cpu_seconds: cpu.used_s,
+        memory_bytes: memory_bytes(),
+        temperature_c: board::temperature_c(Path::new("/")).map(f64::from),
+        throttled: !board::throttled(Path::new("/")).is_empty(),
+    }
+}
+
+/// What of the load speaks for doing less.
+pub(super) fn signs(load: &Load) -> BoardSigns {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     BoardSigns {
         busy: load.cpu_percent.map(|percent| percent / 100.0 / cores),
@@ -142,13 +156,13 @@ fn signs(load: &Load) -> BoardSigns {
 }
 
 /// Processor time this process has used, at a moment.
-struct Cpu {
+pub(super) struct Cpu {
     at: Instant,
     used_s: Option<f64>,
 }
 
 impl Cpu {
-    fn now() -> Self {
+    pub(super) fn now() -> Self {
         Self { at: Instant::now(), used_s: used_s() }
     }
 

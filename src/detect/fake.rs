@@ -1,6 +1,7 @@
 //! A detector without a model: one "dog" in the middle of every picture, for machines and tests that have none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::types::{BBox, DetectError, Detection, Detector, DetectorInfo};
 use crate::decode::PictureView;
@@ -16,6 +17,8 @@ pub struct FakeDetector {
 #[derive(Debug)]
 enum Work {
     AtOnce,
+    /// For so long at each picture.
+    For(Duration),
     /// Like a delegate's driver that never answers.
     Never,
 }
@@ -38,6 +41,20 @@ impl FakeDetector {
         Self { info, label: wanted.then(|| "dog".into()), work: Work::AtOnce }
     }
 
+    /// Says that it is this model.
+    #[must_use]
+    pub fn named(mut self, model: &str) -> Self {
+        self.info.model = model.into();
+        self
+    }
+
+    /// Does no more than five or six pictures a second.
+    #[must_use]
+    pub fn slow(mut self) -> Self {
+        self.work = Work::For(Duration::from_millis(180));
+        self
+    }
+
     /// Passes its self-test and then hangs at the first picture, to show what that looks like.
     #[must_use]
     pub fn hanging(mut self) -> Self {
@@ -56,10 +73,12 @@ impl Detector for FakeDetector {
         if !picture.is_whole() {
             return Err(DetectError::BrokenPicture { width, height });
         }
-        if matches!(self.work, Work::Never) {
-            loop {
+        match self.work {
+            Work::AtOnce => {}
+            Work::For(time) => std::thread::sleep(time),
+            Work::Never => loop {
                 std::thread::park();
-            }
+            },
         }
         let (w, h) = (width as f32, height as f32);
         let bbox = BBox { x1: w * 0.25, y1: h * 0.25, x2: w * 0.75, y2: h * 0.75 };

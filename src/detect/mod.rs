@@ -24,6 +24,7 @@ pub mod model;
 mod onnx;
 #[cfg(feature = "engines")]
 mod opening; // configuration + way -> detector
+pub mod pace; // strain and time -> how often the detector looks (pure)
 pub mod scheduler;
 pub mod self_test;
 pub mod tensor;
@@ -124,7 +125,12 @@ pub fn threads_left_behind() -> usize {
 pub fn open(cfg: &config::Detect, paths: &Paths) -> Result<Box<dyn Detector>, OpenError> {
     if cfg.backend == DetectBackend::Fake {
         let fake = fake::FakeDetector::new(&cfg.animals);
-        return Ok(Box::new(if cfg.model == "hang" { fake.hanging() } else { fake }));
+        return Ok(Box::new(match cfg.model.as_str() {
+            "auto" => fake,
+            "hang" => fake.hanging(),
+            "slow" => fake.slow(),
+            model => fake.named(model),
+        }));
     }
     #[cfg(feature = "engines")]
     return opening::open(cfg, paths);

@@ -2,6 +2,7 @@
 //! When a frame is due, and who comes next, is decided in `turns.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::turns::Turns;
-use super::types::{DetectError, Detection};
+use super::types::{DetectError, Detection, Detector};
 use crate::decode::{Frame, RgbPicture};
 use crate::health::{Busy, Counter};
 use crate::media::{Stream, StreamId};
@@ -24,6 +25,8 @@ pub struct Scheduler {
     pub busy: Busy,
     /// Pictures refused because too many waited.
     pub pictures_refused: Counter,
+    /// Frames of all streams that gave way to newer ones while they waited.
+    pub frames_displaced: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +38,7 @@ struct State {
     pictures: VecDeque<PictureJob>,
     /// The round in which a picture was last served.
     pictures_served: u64,
+    ready: Option<Ready>,
     reopen: bool,
     closed: bool,
 }
@@ -70,8 +74,19 @@ pub enum PictureError {
 pub enum Work {
     Frame(Frame, Arc<Stream>),
     Picture(PictureJob),
+    /// Another detector, opened already.
+    TakeOver(Ready),
     /// The configuration changed.
     Reopen,
+}
+
+/// A detector on its way to its thread.
+pub struct Ready(pub Box<dyn Detector>);
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.info().fmt(f)
+    }
 }
 
 impl Scheduler {
@@ -82,6 +97,7 @@ impl Scheduler {
             max_pictures,
             busy: Busy::default(),
             pictures_refused: Counter::default(),
+            frames_displaced: Counter::default(),
         })
     }
 
@@ -116,6 +132,7 @@ impl Scheduler {
         drop(state);
         if displaced.is_some() {
             stream.counters.frames_displaced.inc();
+            self.frames_displaced.inc();
         }
         self.wake.notify_one();
     }
@@ -141,6 +158,17 @@ impl Scheduler {
                 Err(PictureError::NotRunning("it was stopped or failed to open; see the log"))
             }
         }
+    }
+
+    /// Gives this share of every stream's rate from now on.
+    pub fn set_share(&self, share: f64) {
+        self.state.lock().turns.set_share(share);
+    }
+
+    /// Hands over a detector that passed its self-test, for everything from now on.
+    pub fn take_over(&self, detector: Box<dyn Detector>) {
+        self.state.lock().ready = Some(Ready(detector));
+        self.wake.notify_one();
     }
 
     /// Asks the detector thread to open its model anew.
@@ -190,7 +218,9 @@ impl Scheduler {
                 return None;
             }
             let reopen = std::mem::take(&mut state.reopen).then_some(Work::Reopen);
-            if let Some(work) = reopen.or_else(|| state.next(Instant::now())) {
+            // What was opened before the configuration changed is not wanted any more.
+            let ready = state.ready.take().map(Work::TakeOver);
+            if let Some(work) = reopen.or(ready).or_else(|| state.next(Instant::now())) {
                 self.busy.begin();
                 return Some(work);
             }

@@ -3,33 +3,51 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::pace::paced;
 use crate::media::StreamId;
 
 /// Every stream's rate and place in the round.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turns {
+    /// What is given of every rate now.
+    share: f64,
     streams: BTreeMap<StreamId, Turn>,
     round: u64,
 }
 
 #[derive(Debug)]
 struct Turn {
-    /// Time between two detections; `None` while detection is off.
+    /// As asked for; `None` while detection is off.
+    rate_hz: Option<f64>,
+    /// Time between two detections at what is given of the rate now.
     period: Option<Duration>,
     due: Option<Instant>,
     /// The round in which the stream was last served; the smallest goes first.
     served: u64,
 }
 
+impl Default for Turns {
+    fn default() -> Self {
+        Self { share: 1.0, streams: BTreeMap::new(), round: 0 }
+    }
+}
+
 impl Turns {
     /// Adds a stream or changes its rate. A rate of zero or below, or none, means detection is off.
     pub(super) fn set_rate(&mut self, id: &StreamId, rate_hz: Option<f64>) {
-        let period = rate_hz.filter(|r| *r > 0.0).map(|r| Duration::from_secs_f64(1.0 / r));
-        let round = self.round;
-        let fresh = || Turn { period: None, due: None, served: round };
+        let rate_hz = rate_hz.filter(|r| *r > 0.0);
+        let (round, period) = (self.round, period(rate_hz, self.share));
+        let fresh = || Turn { rate_hz: None, period: None, due: None, served: round };
         let turn = self.streams.entry(id.clone()).or_insert_with(fresh);
-        turn.period = period;
-        turn.due = None;
+        (turn.rate_hz, turn.period, turn.due) = (rate_hz, period, None);
+    }
+
+    /// Gives this share of every rate from now on.
+    pub(super) fn set_share(&mut self, share: f64) {
+        self.share = share;
+        for turn in self.streams.values_mut() {
+            (turn.period, turn.due) = (period(turn.rate_hz, share), None);
+        }
     }
 
     pub(super) fn remove(&mut self, id: &StreamId) {
@@ -82,6 +100,10 @@ impl Turns {
     }
 }
 
+fn period(rate_hz: Option<f64>, share: f64) -> Option<Duration> {
+    rate_hz.map(|rate_hz| Duration::from_secs_f64(1.0 / paced(rate_hz, share)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +138,22 @@ mod tests {
         }
         // A stream slower than the rate is detected whole.
         assert_eq!(taken(5.0, 10.0, 60.0), 300);
+    }
+
+    #[test]
+    fn a_share_is_of_every_rate_and_of_those_that_come_later() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        let period = |turns: &Turns, n| turns.streams[&id(n)].period.map(|p| p.as_millis());
+        turns.set_rate(&id("a"), Some(10.0));
+        turns.set_rate(&id("off"), None);
+        turns.serve(&id("a"), now);
+        turns.set_share(0.5);
+        assert!(turns.is_due(&id("a"), now), "a change counts at once");
+        turns.set_rate(&id("b"), Some(1.5));
+        assert_eq!((period(&turns, "a"), period(&turns, "b")), (Some(200), Some(1000)));
+        assert!(!turns.is_on(&id("off")));
+        turns.set_share(1.0);
+        assert_eq!((period(&turns, "a"), period(&turns, "b")), (Some(100), Some(666)));
     }
 
     #[test]

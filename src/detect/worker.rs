@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::scheduler::{PictureAnswer, Scheduler, Work};
+use super::scheduler::{PictureAnswer, Ready, Scheduler, Work};
 use super::types::{DetectError, Detections, Detector, DetectorInfo, Timings};
 use crate::decode::{Frame, Picture};
 use crate::media::Stream;
@@ -45,6 +45,11 @@ pub fn run(
     let mut failures = 0;
     while let Some(work) = scheduler.take() {
         let failed = match work {
+            Work::TakeOver(Ready(new)) => {
+                detector = new;
+                tracing::info!(model = %detector.info().model, backend = detector.info().backend, "another detector took over");
+                None
+            }
             Work::Reopen => match open() {
                 Ok(new) => {
                     detector = new;

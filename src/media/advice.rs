@@ -5,12 +5,14 @@
 //! it went wrong: a stream is begun anew for each change, so that changing often would be worse than either.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::link::Link;
+use crate::adapt::{BoardSigns, Ladder, Lasting, Sight, Strain, Times};
 
 /// What to send, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -37,17 +39,6 @@ pub struct Signs {
     pub board: BoardSigns,
 }
 
-/// What is known of the board, as far as it tells.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BoardSigns {
-    /// Of all its cores, 0 to 1.
-    pub busy: Option<f64>,
-    /// Degrees Celsius of the processor.
-    pub temperature_c: Option<f64>,
-    /// Heat or a weak supply slows it.
-    pub throttled: bool,
-}
-
 /// Width, height, bits and pictures a second; from the least that animals are found in to what shows them well. More than
 /// the last would be found no better and heat the glasses.
 const LADDER: [(u32, u32, u32, u32); 4] = [
@@ -63,32 +54,30 @@ const LOOK_EVERY: Duration = Duration::from_millis(900);
 /// So many signs of a bad link within so long.
 const BAD: usize = 3;
 const WITHIN: Duration = Duration::from_secs(20);
-/// The board must be short for so long.
-const SHORT_FOR: Duration = Duration::from_secs(10);
-/// What was advised gets so long to show.
-const DWELL: Duration = Duration::from_secs(20);
-const FIRST_WAIT: Duration = Duration::from_secs(60);
-const LAST_WAIT: Duration = Duration::from_secs(960);
-/// A step up that is taken back within this was a mistake.
-const MISTAKE: Duration = Duration::from_secs(120);
 const TOO_FAR_BEHIND: Duration = Duration::from_millis(800);
-/// Above the first it is short, and only below the second no longer.
-const BUSY: (f64, f64) = (0.9, 0.75);
-const HOT_C: (f64, f64) = (80.0, 75.0);
+/// Why less is advised.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Link(&'static str),
+    Board(Strain),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(why) => f.write_str(why),
+            Self::Board(strain) => strain.fmt(f),
+        }
+    }
+}
 
 /// Advises one stream.
 #[derive(Debug)]
 pub struct Advisor {
-    rung: usize,
-    why: Option<&'static str>,
+    ladder: Ladder<Why>,
     looked: Option<Instant>,
-    changed: Option<Instant>,
-    rose: Option<Instant>,
-    /// Without any trouble since.
-    clear: Option<Instant>,
-    wait: Duration,
     bad: VecDeque<Instant>,
-    short: Option<Instant>,
+    strained: Lasting,
     gaps: u64,
     stalls: u64,
     publications: u64,
@@ -97,15 +86,10 @@ pub struct Advisor {
 impl Default for Advisor {
     fn default() -> Self {
         Self {
-            rung: TOP,
-            why: None,
+            ladder: Ladder::new(TOP, Times::USUAL),
             looked: None,
-            changed: None,
-            rose: None,
-            clear: None,
-            wait: FIRST_WAIT,
             bad: VecDeque::new(),
-            short: None,
+            strained: Lasting::default(),
             gaps: 0,
             stalls: 0,
             publications: 0,
@@ -115,8 +99,8 @@ impl Default for Advisor {
 
 impl Advisor {
     pub fn advice(&self) -> Advice {
-        let (width, height, bitrate_bps, fps) = LADDER[self.rung];
-        let reason = match self.why {
+        let (width, height, bitrate_bps, fps) = LADDER[self.ladder.rung()];
+        let reason = match self.ladder.why() {
             Some(why) => format!("less, because {why}"),
             None => "link and board keep up".to_owned(),
         };
@@ -130,11 +114,12 @@ impl Advisor {
         }
         let first = self.looked.replace(now).is_none();
         let link = self.link_trouble(signs).filter(|_| !first && signs.online);
-        let board = self.board_trouble(signs.board, now);
+        let strain = signs.board.strain(self.strained.is_so());
+        let board = self.strained.look(now, strain, Times::USUAL.strained).map(Why::Board);
         if !signs.online {
             // Nothing can be learnt of a link without a publisher.
             self.bad.clear();
-            self.clear = None;
+            self.ladder.look(Sight::Doubt, now);
             return;
         }
         if link.is_some() {
@@ -143,42 +128,16 @@ impl Advisor {
         while self.bad.front().is_some_and(|at| now.saturating_duration_since(*at) > WITHIN) {
             self.bad.pop_front();
         }
-        let down = board.or(link.filter(|_| self.bad.len() >= BAD));
-        let settled = self.changed.is_none_or(|at| now.saturating_duration_since(at) >= DWELL);
-        if let Some(why) = down.filter(|_| settled && self.rung > 0) {
-            self.go_down(why, now);
-        } else if link.is_some() || self.short.is_some() {
-            self.clear = None;
-        } else {
-            let clear = *self.clear.get_or_insert(now);
-            if self.rung < TOP && now.saturating_duration_since(clear) >= self.wait {
-                self.go_up(now);
-            }
-        }
-    }
-
-    fn go_down(&mut self, why: &'static str, now: Instant) {
-        let mistaken = |at: Instant| now.saturating_duration_since(at) < MISTAKE;
-        self.wait = match self.rose.take() {
-            Some(at) if mistaken(at) => (self.wait * 2).min(LAST_WAIT),
-            Some(_) => FIRST_WAIT,
-            None => self.wait,
+        let often = link.filter(|_| self.bad.len() >= BAD).map(Why::Link);
+        let sight = match board.or(often) {
+            Some(why) => Sight::Trouble(why),
+            None if link.is_some() || self.strained.is_so() => Sight::Doubt,
+            None => Sight::Clear,
         };
-        self.rung -= 1;
-        self.why = Some(why);
-        self.changed = Some(now);
-        self.clear = None;
-        self.bad.clear();
-    }
-
-    fn go_up(&mut self, now: Instant) {
-        self.rung += 1;
-        if self.rung == TOP {
-            self.why = None;
+        let trouble = matches!(sight, Sight::Trouble(_));
+        if self.ladder.look(sight, now) && trouble {
+            self.bad.clear();
         }
-        self.changed = Some(now);
-        self.rose = Some(now);
-        self.clear = None;
     }
 
     /// What is wrong with the link since the last look.
@@ -198,29 +157,6 @@ impl Advisor {
         } else {
             None
         }
-    }
-
-    /// What is wrong with the board, once it is so for a while.
-    fn board_trouble(&mut self, board: BoardSigns, now: Instant) -> Option<&'static str> {
-        let short = self.short.is_some();
-        let over = |value: Option<f64>, (high, low): (f64, f64)| {
-            value.is_some_and(|v| v >= if short { low } else { high })
-        };
-        let why = if board.throttled {
-            Some("the board is slowed down")
-        } else if over(board.temperature_c, HOT_C) {
-            Some("the board is hot")
-        } else if over(board.busy, BUSY) {
-            Some("the board is busy")
-        } else {
-            None
-        };
-        if why.is_none() {
-            self.short = None;
-        }
-        let why = why?;
-        let since = *self.short.get_or_insert(now);
-        (now.saturating_duration_since(since) >= SHORT_FOR).then_some(why)
     }
 }
 
@@ -246,9 +182,9 @@ mod tests {
             for second in 0..n {
                 each(second, &mut self.signs);
                 self.now += Duration::from_secs(1);
-                let before = self.advisor.rung;
+                let before = self.advisor.ladder.rung();
                 self.advisor.look(&self.signs, self.now);
-                self.changes += usize::from(before != self.advisor.rung);
+                self.changes += usize::from(before != self.advisor.ladder.rung());
             }
             self
         }
@@ -256,7 +192,7 @@ mod tests {
         #[track_caller]
         fn is(&mut self, rung: usize, reason: &str) -> &mut Self {
             let advice = self.advisor.advice();
-            assert_eq!(self.advisor.rung, rung, "{advice:?}");
+            assert_eq!(self.advisor.ladder.rung(), rung, "{advice:?}");
             assert!(advice.reason.contains(reason), "{advice:?}");
             self
         }
@@ -299,13 +235,13 @@ mod tests {
         // More than the middle is too much for it, for an hour.
         let limit = TOP - 1;
         for _ in 0..3600 {
-            let too_much = play.advisor.rung > limit;
+            let too_much = play.advisor.ladder.rung() > limit;
             play.seconds(1, |_, s| s.gaps += u64::from(too_much));
         }
         assert!(play.changes <= 16, "{} changes in an hour", play.changes);
-        assert_eq!(play.advisor.rung, limit);
+        assert_eq!(play.advisor.ladder.rung(), limit);
         // It got better: in the end it is believed.
-        play.seconds(LAST_WAIT.as_secs() + 5, |_, _| {}).is(TOP, "keep up");
+        play.seconds(Times::USUAL.last_wait.as_secs() + 5, |_, _| {}).is(TOP, "keep up");
     }
 
     #[test]

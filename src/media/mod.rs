@@ -11,7 +11,7 @@ pub mod ring;
 pub mod stream;
 pub mod unit;
 
-pub use advice::{Advice, BoardSigns};
+pub use advice::Advice;
 pub use link::Link;
 pub use stream::{Stream, StreamStatus, Streams};
 pub use unit::{

@@ -11,10 +11,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::advice::{Advice, Advisor, BoardSigns, Signs};
+use super::advice::{Advice, Advisor, Signs};
 use super::link::{Link, LinkMeter};
 use super::ring::Ring;
 use super::unit::{MediaTime, StreamId, Unit, VideoParams};
+use crate::adapt::BoardSigns;
 use crate::health::{Counter, Latency};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

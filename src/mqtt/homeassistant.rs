@@ -94,6 +94,10 @@ fn entities(d: &Device<'_>) -> Map<String, Value> {
     let t =
         "{{ value_json.streams | map(attribute='latency_ms.total.p95') | max | default(none) }}";
     add("latency", measured("Latency", "ms", Some("duration"), t));
+    let mut rate =
+        measured("Detection rate", "Hz", Some("frequency"), "{{ value_json.pace.rate_hz }}");
+    rate["stat_t"] = status.clone().into();
+    add("rate", rate);
     let text = |name: &str, template: &str| {
         json!({
             "p": "sensor", "name": name, "ent_cat": "diagnostic", "stat_t": status, "val_tpl": template,

@@ -56,6 +56,13 @@ fn exposition(node: &str, stats: &NodeStats) -> String {
     if let Some(degrees) = stats.load.temperature_c {
         page.gauge("spotter_temperature_celsius", "Of the board's processor.", &[], degrees);
     }
+    let help = "Detections a second and stream, at most, as board and detector can take them now.";
+    page.gauge("spotter_pace_hertz", help, &[], stats.pace.rate_hz);
+    let help = "Detections a second and stream, at most, as detect.rate_hz asks for them.";
+    page.gauge("spotter_pace_asked_hertz", help, &[], stats.pace.of_hz);
+    let smaller = f64::from(u8::from(stats.pace.smaller_model.is_some()));
+    let help = "1 while a smaller model stands in for the configured one.";
+    page.gauge("spotter_pace_smaller_model", help, &[], smaller);
     for stream in &stats.streams {
         stream_metrics(&mut page, stream);
     }

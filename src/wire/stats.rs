@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Pace;
 use crate::health::Percentiles;
 use crate::media::{Advice, Link, Stream, StreamId, StreamStatus};
 
@@ -30,6 +31,7 @@ pub struct Load {
 pub struct NodeStats {
     pub uptime_s: u64,
     pub load: Load,
+    pub pace: Pace,
     pub streams: Vec<StreamStats>,
     /// The counters of each door and exit by its name: "mqtt", "broker", "websocket", "denied" and so on.
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
@@ -172,6 +174,7 @@ pub(super) fn example() -> NodeStats {
             temperature_c: None,
             throttled: false,
         },
+        pace: super::pace::example(),
         streams: read,
         counters: BTreeMap::from([("denied", serde_json::json!({ "no_token": 3 }))]),
     }

@@ -89,6 +89,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         decoders: vec![],
         detector: None,
         detector_error: None,
+        pace: Default::default(),
         relays: vec![],
         addresses: Addresses::default(),
         mqtt: LinkState::Disabled,
@@ -105,6 +106,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
     let stats = || NodeStats {
         uptime_s: 1,
         load: Load::default(),
+        pace: Default::default(),
         streams: vec![],
         counters: Default::default(),
     };

@@ -96,6 +96,7 @@ export function node(status, stream) {
   list('refusals', [...(decoder?.refusals ?? []), ...(detector?.refusals ?? [])]);
   const local = [
     ...(status.throttled ?? []).map((why) => `slowed down: ${why}`),
+    ...paced(status.pace),
     ...(status.sources ?? []).map((s) => `${s.stream}: ${s.state}, ${s.error ?? [s.format, s.encoder].filter(Boolean).join(', ')}`),
     ...(status.pins ?? []).filter((p) => p.error).map((p) => `${p.name}: ${p.error}`),
   ];
@@ -104,6 +105,13 @@ export function node(status, stream) {
   const relays = status.relays ?? [];
   field('relays').parentElement.hidden = relays.length === 0;
   list('relays', relays.map((r) => `${r.stream} → ${r.target}: ${r.state}${r.error ? ` (${r.error})` : ''}`));
+}
+
+/** Why pictures are looked at less often than was asked for. */
+function paced(pace) {
+  if (!pace?.reason) return [];
+  const { rate_hz: now, of_hz: asked, smaller_model: model, reason } = pace;
+  return [`looks ${now.toFixed(1)} of ${asked.toFixed(1)} times a second${model ? `, with ${model}` : ''}: ${reason}`];
 }
 
 /** @param {object} state of the disk, in the wire form */
