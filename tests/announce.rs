@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{Reaped, on_path, root, skip, spotter};
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(90);
 const KINDS: [&str; 4] = ["_spotter._tcp", "_rtmp._tcp", "_mqtt._tcp", "_http._tcp"];
 
 /// Two machines with a cable between them: 10.77.0.1 and 10.77.0.2.

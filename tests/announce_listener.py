@@ -24,7 +24,9 @@ class Listener(ServiceListener):
         say(what="removed", kind=kind, name=name)
 
     def tell(self, zc, what, kind, name):
-        info = zc.get_service_info(kind, name, 5000)
+        # A busy machine may let a question go unanswered.
+        asked = (zc.get_service_info(kind, name, 5000) for _ in range(6))
+        info = next(filter(None, asked), None)
         if info is None:
             say(what="unresolved", kind=kind, name=name)
             return

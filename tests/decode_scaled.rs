@@ -22,8 +22,8 @@ use support::{Reaped, Service, api, clip, missing_parts, root, skip};
 /// One picture in so many is looked at.
 const EVERY: usize = 50;
 /// Of a found animal in both pictures; what is below the first in one need not be in the other.
-const SURE: f32 = 0.5;
-const IOU: f64 = 0.85;
+const SURE: f32 = 0.6;
+const IOU: f64 = 0.7;
 
 #[test]
 fn a_picture_scaled_on_its_way_shows_the_same_animals_in_the_same_places() {
@@ -31,8 +31,9 @@ fn a_picture_scaled_on_its_way_shows_the_same_animals_in_the_same_places() {
         return skip(&missing);
     }
     let video = root().join("demo/clip.mp4");
-    // PicoDet is the more sensitive to how a picture was scaled; on average its AP is the same (docs/boards.md).
-    for (model, percent) in [("yolov4-tiny-416", 95), ("picodet-s-416", 80)] {
+    // PicoDet is the more sensitive to how a picture was scaled; on average its AP is the same (docs/boards.md). Neither tells of the
+    // same pixels alike on every processor, so the bounds are far from what was seen.
+    for (model, percent) in [("yolov4-tiny-416", 90), ("picodet-s-416", 80)] {
         let cfg = config::Detect { model: model.into(), threads: 1, ..config::Detect::default() };
         let input = find_manifest(&cfg, &Paths::new("/nonexistent")).unwrap().input;
         // As large as they are asked for, and no side larger than it is.
