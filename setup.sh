@@ -14,7 +14,7 @@ usage: ./setup.sh [--test] [--cross] [--image] [--onnx] [--arch x86_64|aarch64]
   --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
   --image       and what building SD-card images and trying them in QEMU needs
   --onnx        and ONNX Runtime's library, for detect.backend = "onnx"
-  --arch ARCH   fetch the detector's runtime library for ARCH too
+  --arch ARCH   fetch the detector's runtime libraries for ARCH too
 TEXT
 }
 
@@ -275,6 +275,7 @@ cross() {
     packages "$CROSS_TOOLS"
     cross_gstreamer
     runtime aarch64
+    [[ $want_test == no ]] || onnx aarch64
     cargo_deb
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use support::readers::{Mosquitto, Socket, judge};
 use support::{
-    Reaped, Service, clip, emulated, missing_parts, new_ffmpeg, on_path, root, skip, spotter,
+    Reaped, Service, arch, clip, emulated, missing_parts, new_ffmpeg, on_path, root, skip, spotter,
 };
 
 /// A program that publishes the demo clip once, in real time.
@@ -135,12 +135,30 @@ fn the_photographs_are_named() {
     if let Some(why) = missing_parts() {
         return skip(&why);
     }
+    named_by("tflite");
+}
+
+/// On arm64 its kernels are others than on x86-64.
+#[test]
+fn onnx_runtime_names_them_too() {
+    let library = format!("runtime/lib/{}/libonnxruntime.so", arch());
+    if !root().join(&library).exists() {
+        return skip(&format!("no {library}; run ./setup.sh --test"));
+    }
+    if let Some(why) = missing_parts() {
+        return skip(&why);
+    }
+    named_by("onnx");
+}
+
+fn named_by(backend: &str) {
     let files: Vec<_> = clip::PHOTOS.iter().map(|p| format!("demo/photos/{}", p.file)).collect();
     let state = tempfile::tempdir().unwrap();
     let out = spotter()
         .args(["detect", "--json"])
         .args(&files)
         .env("SPOTTER__NODE__STATE_DIR", state.path())
+        .env("SPOTTER__DETECT__BACKEND", backend)
         .output()
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();

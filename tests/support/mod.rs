@@ -38,11 +38,15 @@ pub fn root() -> &'static Path {
 
 /// What the real pipeline needs: the runtime library, the models and the clip, which setup.sh fetches and makes.
 pub fn missing_parts() -> Option<String> {
-    let arch = if emulated() { "aarch64" } else { std::env::consts::ARCH };
-    let library = format!("runtime/lib/{arch}/libtensorflowlite_c.so");
+    let library = format!("runtime/lib/{}/libtensorflowlite_c.so", arch());
     let parts = [library.as_str(), "demo/clip.mp4", "demo/photos/dog.jpg", "models/coco.txt"];
     let missing: Vec<_> = parts.into_iter().filter(|p| !root().join(p).exists()).collect();
     (!missing.is_empty()).then(|| format!("no {}; run ./setup.sh --test", missing.join(", no ")))
+}
+
+/// What the spotter under test is made for.
+pub fn arch() -> &'static str {
+    if emulated() { "aarch64" } else { std::env::consts::ARCH }
 }
 
 pub fn on_path(program: &str) -> bool {
