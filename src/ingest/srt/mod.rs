@@ -6,7 +6,7 @@
 mod caller;
 mod library;
 mod streamid;
-mod ts;
+pub mod ts;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -41,6 +41,8 @@ pub struct SrtCounters {
     pub refused_stream_id: Counter,
     /// Callers with a good stream id that did not come in: a wrong passphrase or none, or gone.
     pub handshakes_failed: Counter,
+    /// Callers beyond those that are remembered until they are in: should they fail, nothing tells.
+    pub handshakes_unwatched: Counter,
     pub accept_errors: Counter,
     /// Publishers that sent no transport stream.
     pub no_transport_stream: Counter,
@@ -179,6 +181,8 @@ impl Clerk {
         let mut judged = self.judged.lock();
         if judged.len() < MAX_JUDGED {
             judged.insert(peer, Instant::now());
+        } else {
+            self.ctx.counters.handshakes_unwatched.inc();
         }
         Ok(())
     }

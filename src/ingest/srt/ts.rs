@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::media::VideoCodec;
 
-pub(crate) const PACKET_BYTES: usize = 188;
+pub const PACKET_BYTES: usize = 188;
 const SYNC: u8 = 0x47;
 const PAT_PID: u16 = 0;
 const NULL_PID: u16 = 0x1FFF;
@@ -18,7 +18,7 @@ const TIME_BITS: u32 = 33;
 
 /// One packet of an elementary stream, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Pes {
+pub enum Pes {
     Video {
         codec: VideoCodec,
         time: Time,
@@ -33,27 +33,27 @@ pub(crate) enum Pes {
 
 /// In 1/90,000 s from a beginning of the sender's choice, without the wrap at 33 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Time {
-    pub(crate) pts: i64,
-    pub(crate) dts: i64,
+pub struct Time {
+    pub pts: i64,
+    pub dts: i64,
 }
 
 /// What was counted since the last [`Demuxer::take_tally`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Well-formed packets, of whatever kind.
-    pub(crate) packets: u64,
+    pub packets: u64,
     /// Packets that are none: no sync byte, cut off, marked as damaged.
-    pub(crate) malformed: u64,
+    pub malformed: u64,
     /// Pictures given up because packets of theirs are missing or they are too long.
-    pub(crate) pictures_lost: u64,
-    pub(crate) sounds_lost: u64,
+    pub pictures_lost: u64,
+    pub sounds_lost: u64,
     /// Programmes that say they have sound of a kind that is not carried.
-    pub(crate) sound_unknown: u64,
+    pub sound_unknown: u64,
 }
 
 #[derive(Debug)]
-pub(crate) struct Demuxer {
+pub struct Demuxer {
     max_pes_bytes: usize,
     pat: Section,
     pmt: Option<(u16, Section)>,
@@ -102,7 +102,7 @@ struct Payload<'a> {
 }
 
 impl Demuxer {
-    pub(crate) fn new(max_pes_bytes: usize) -> Self {
+    pub fn new(max_pes_bytes: usize) -> Self {
         Self {
             max_pes_bytes,
             pat: Section::default(),
@@ -114,12 +114,12 @@ impl Demuxer {
         }
     }
 
-    pub(crate) fn take_tally(&mut self) -> Tally {
+    pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
     /// Takes some whole packets; what they complete.
-    pub(crate) fn push(&mut self, data: &[u8]) -> Vec<Pes> {
+    pub fn push(&mut self, data: &[u8]) -> Vec<Pes> {
         let mut done = Vec::new();
         for packet in data.chunks(PACKET_BYTES) {
             let parsed = <&[u8; PACKET_BYTES]>::try_from(packet).ok().and_then(parse);
@@ -377,18 +377,18 @@ fn nearest(from: u64, to: u64) -> i64 {
 
 /// Frames of AAC behind ADTS headers (ISO/IEC 13818-7 6.2); a frame may go on in the next packet.
 #[derive(Debug, Default)]
-pub(crate) struct Adts {
+pub struct Adts {
     rest: BytesMut,
 }
 
 /// One frame without its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AacFrame {
+pub struct AacFrame {
     /// AudioSpecificConfig.
-    pub(crate) config: Bytes,
-    pub(crate) data: Bytes,
+    pub config: Bytes,
+    pub data: Bytes,
     /// From the packet's time on, milliseconds.
-    pub(crate) after_ms: u32,
+    pub after_ms: u32,
 }
 
 /// Samples in a frame, and the rates there are (tables 35 and 1.18).
@@ -400,7 +400,7 @@ const RATES: [u32; 13] = [
 
 impl Adts {
     /// Takes a packet; the frames that are whole now, and how many bytes were none.
-    pub(crate) fn push(&mut self, data: &[u8]) -> (Vec<AacFrame>, u64) {
+    pub fn push(&mut self, data: &[u8]) -> (Vec<AacFrame>, u64) {
         self.rest.extend_from_slice(data);
         let (mut frames, mut skipped) = (Vec::new(), 0);
         while let Some(head) = self.rest.first_chunk::<7>() {
@@ -435,7 +435,7 @@ impl Adts {
     }
 
     /// Packets are missing here.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.rest.clear();
     }
 }
