@@ -12,7 +12,7 @@ usage: board/build-image.sh BOARD [--version V] [--deb FILE] [--bundle-only] [--
   --version V    the version the image says it is; the package's own, if you leave it out
   --deb FILE     spotter's arm64 package; built by board/cross.sh, if you leave it out
   --bundle-only  makes the update and no image
-  --without-mentra-app  leaves the app for MentraOS glasses out, and Node.js with it: 28 MB less
+  --without-mentra-app  leaves the app for MentraOS glasses out, and Node.js with it: 29 MB less
   --out DIR      where the result goes; target/image/BOARD, if you leave it out
 
 Environment: SPOTTER_UPDATE_KEY, SPOTTER_UPDATE_CERT and SPOTTER_UPDATE_KEYRING name the files that sign updates and judge them
