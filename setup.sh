@@ -326,6 +326,8 @@ arm64_programs() {
 
 image() {
     packages "$IMAGE_PACKAGES"
+    # Compiles the app for MentraOS.
+    node_packages mentra-app
     newer_qemu
     arm64_programs
 }

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 {
-    git ls-files board docs/spotter.toml | grep -vx board/tested-inputs | sort | while read -r file; do
+    git ls-files board docs/spotter.toml docs/mentra-app.env mentra-app/{package.json,package-lock.json,tsconfig.json,src,page} | grep -vx board/tested-inputs | sort | while read -r file; do
         [[ ! -f $file ]] || sha256sum "$file"
     done
     # Only what setup.sh does for images, and what the package says of itself.

@@ -328,6 +328,48 @@ s = [x for x in json.load(sys.stdin)["streams"] if x["stream"] == "vivid"][0]["c
 sys.exit(s["frames_detected"] < 3)'
 }
 
+# put_on_card NAME: what is on standard input, as an owner puts it there; then it is taken as at a start.
+put_on_card() {
+    on_box "/usr/lib/spotter-image/with-card sh -c 'cat >/boot/firmware/$1' && systemctl restart spotter-setup.service" || fail "the box does not take $1"
+}
+app_state() { on_box 'systemctl is-active spotter-mentra-app.service'; }
+app_journal() { on_box 'journalctl --quiet --boot --unit=spotter-mentra-app.service --output=cat'; }
+app_answers() { on_box 'busybox wget -q -O - http://127.0.0.1:3210/health' | grep -qx ok; }
+# A publish URL as the app asks for one: on the box itself, without a token.
+publish_url() {
+    on_box "busybox wget -q -O - --header 'Content-Type: application/json' --post-data '{\"stream\":\"glasses\"}' http://127.0.0.1:8080/api/v1/publishers"
+}
+
+# The app for MentraOS is off, and its keys are put on the card for the restart that follows.
+mentra_app_is_off() {
+    has_app=no
+    if ! on_box 'test -e /usr/lib/systemd/system/spotter-mentra-app.service'; then
+        skip "the app for MentraOS was not tried: it is not in this image"
+        return
+    fi
+    has_app=yes
+    check "the app for MentraOS is off" test "$(app_state)" = inactive
+    check "and says why" grep -q 'ConditionPathExists=/var/lib/spotter-box/mentra-app.env' <(app_journal)
+    put_on_card mentra-app.env <<<'PACKAGE_NAME=com.example.spotter'
+    check "a key that is missing is told on the card" on_box 'grep -q "MENTRAOS_API_KEY is not set" /boot/firmware/spotter-problem.txt'
+    check "and the app stays off" on_box '! test -e /var/lib/spotter-box/mentra-app.env'
+    printf 'PACKAGE_NAME=com.example.spotter\r\nMENTRAOS_API_KEY=secret-of-the-test\r\nPORT=3210\r\n' | put_on_card mentra-app.env
+}
+
+# After that restart. Then it is switched off again: emulated, its start takes minutes of the processor.
+mentra_app_runs() {
+    [[ $has_app == yes ]] || return 0
+    wait_for 900 "the app for MentraOS answers" app_answers
+    ok "the app for MentraOS runs with the keys of the card"
+    check "it runs as a user of its own" on_box '[ "$(stat -c %U "/proc/$(systemctl show --value -p MainPID spotter-mentra-app.service)")" = spotter-mentra-app ]'
+    check "only root reads its keys, and no log has them" on_box '[ "$(stat -c "%U %a" /var/lib/spotter-box/mentra-app.env)" = "root 600" ] && ! journalctl --quiet --boot | grep -q secret-of-the-test'
+    check "the box needs no token of it" test "$(app_journal | grep -c 'the box refuses')" = 0
+    check "and has a publish URL for it that glasses can dial" grep -q '"url":"rtmp://10\.0\.2\.15:1935/live/glasses?token=' <(publish_url)
+    put_on_card mentra-app.env <<<'# no keys'
+    on_box 'systemctl restart spotter-mentra-app.service' || true
+    check "without keys it is off again" on_box '[ "$(systemctl show --value -p ConditionResult spotter-mentra-app.service)" = no ] && ! systemctl is-active --quiet spotter-mentra-app.service'
+}
+
 run_test() {
     [[ -e $OUT/work/root.img ]] || die "the parts of the image are not in $OUT/work; run board/build-image.sh $BOARD"
     prepare_card
@@ -336,7 +378,9 @@ run_test() {
     pins
     camera
     bad_bundles
+    mentra_app_is_off
     good_update
+    mentra_app_runs
     power_cuts
     fallbacks
     access_point

@@ -1,7 +1,7 @@
 # What an image is on the disk: keys, slots, the bundle and the partitions; sourced by build-image.sh after image/system.sh.
 # Which files a board's firmware wants is the board's own hooks.sh.
 #
-#   card     FAT, label SPOTTER: what the firmware reads first, and where the owner puts spotter.toml
+#   card     FAT, label SPOTTER: what the firmware reads first, and where the owner puts spotter.toml and mentra-app.env
 #   boot-0,1 FAT: kernel, initramfs and what starts them, for slot A and B
 #   root-0,1 squashfs: the system, for slot A and B
 #   data     ext4, mounted at /var: all that a box remembers; grows to the end of the card
@@ -135,6 +135,7 @@ make_disk() {
     mkdir -p "$dir/card" "$dir/input"
     cp ../docs/spotter.toml "$dir/card/spotter.toml.example"
     cp image/card-readme.txt "$dir/card/README.txt"
+    [[ ! -d $ROOT$MENTRA_APP ]] || cp ../docs/mentra-app.env "$dir/card/mentra-app.env.example"
     board_card_files "$dir/card"
     fat "$dir/card.img" $CARD_MIB SPOTTER "$dir/card"
     E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH quietly mke2fs -q -t ext4 -b 4096 -i 16384 -m 1 -L data \

@@ -2,6 +2,8 @@
 # It makes directory trees and archives of them, and no partitions.
 # shellcheck shell=bash disable=SC2034,SC2154
 
+readonly MENTRA_APP=/usr/lib/spotter-mentra-app
+
 # apt_mirror LABEL: where this machine's apt reads the archive of that label from.
 apt_mirror() {
     apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
@@ -135,6 +137,16 @@ install_spotter() {
     rm "$ROOT/tmp/spotter.deb"
 }
 
+# install_mentra_app: the app for MentraOS, off until its keys are on the card, for a user whose number never changes either.
+install_mentra_app() {
+    say "putting the app for MentraOS in"
+    in_system groupadd --system --gid 901 spotter-mentra-app
+    in_system useradd --system --uid 901 --gid 901 --home-dir /var/lib/spotter-mentra-app --no-create-home --shell /usr/sbin/nologin spotter-mentra-app
+    quietly mentra-app/make.sh "$ROOT$MENTRA_APP"
+    cp --no-preserve=ownership mentra-app/spotter-mentra-app.service "$ROOT/usr/lib/systemd/system/"
+    in_system systemctl --quiet enable spotter-mentra-app.service
+}
+
 # finish_system: the files of image/rootfs and the board, what is in force, the initramfs; then what only the build needed goes.
 finish_system() {
     local unit
@@ -234,8 +246,13 @@ make_initramfs() {
     fi
 }
 
-# room: the packages of the image with versions and installed KiB, the largest first.
-room() { in_system dpkg-query -W -f='${Installed-Size}\t${Package}\t${Version}\n' | sort -rn; }
+# room: the packages of the image with versions and installed KiB, the largest first; the app for MentraOS among them.
+room() {
+    {
+        in_system dpkg-query -W -f='${Installed-Size}\t${Package}\t${Version}\n'
+        [[ ! -d $ROOT$MENTRA_APP ]] || printf '%s\t%s\t%s\n' "$(du -sk --apparent-size "$ROOT$MENTRA_APP" | cut -f1)" "${MENTRA_APP##*/}" "$VERSION"
+    } | sort -rn
+}
 
 # prune: what only the build needed, and all that changes from build to build for no reason.
 prune() {

@@ -29,6 +29,7 @@ partitions_and_files() {
     done
     check "slot A's command line names slot A" grep -q 'root=PARTUUID=53504f54-05 .*rauc.slot=A' <(text_of 2 cmdline.txt)
     check "the owner finds an example to edit" has_file 1 spotter.toml.example
+    check "and one for the app for MentraOS" has_file 1 mentra-app.env.example
 }
 
 # What RAUC's backend says and writes, on files, through an update that works and one that does not.

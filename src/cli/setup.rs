@@ -7,7 +7,7 @@ use spotter::setup;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the card's FAT partition is mounted; spotter.toml is taken from there.
+    /// Where the card's FAT partition is mounted; spotter.toml and mentra-app.env are taken from there.
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
     /// Where the files go that the service and the system read.
@@ -24,9 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage(outcome.failed.join("\nspotter: ")));
     }
     match outcome.refused {
-        true => {
-            Err(Failure::config("the card's spotter.toml has a mistake; the box goes on as before"))
-        }
+        true => Err(Failure::config("a file on the card has a mistake; the box goes on as before")),
         false => Ok(()),
     }
 }

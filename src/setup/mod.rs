@@ -1,11 +1,12 @@
 //! First start: takes the card's `spotter.toml`, judges it as `spotter check` does, and lays down plain files that the
-//! image's parts read. It runs as root, before the service, and changes nothing of the running system itself.
+//! image's parts read; and the card's `mentra-app.env`, for the app that an image may carry. It runs as root, before the service, and changes nothing of the running system itself.
 //!
 //! A file that is bad or absent changes nothing: what was taken last stays. Every file is replaced whole, so that a power
 //! cut leaves the old one or the new one, and only when it differs, so that a start writes nothing.
 
 mod card; // what lies on the card
 mod mask; // a configuration without its Wi-Fi passwords
+mod mentra_app; // what the app for MentraOS is told
 mod networks; // Wi-Fi networks chosen on the card and on the page
 mod system; // what the image's parts read
 
@@ -16,9 +17,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::app::state;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Fault};
 use crate::files::{self, Replaced};
-use card::Card;
+use card::{Card, Kind, Refused};
 
 pub use card::PROBLEM;
 pub use networks::{CHOSEN, ChooseError, choose, chosen};
@@ -31,6 +32,18 @@ pub const CONFIG: &str = "spotter.toml";
 /// The networks of the card, with their passwords.
 const CARD_NETWORKS: &str = "card-wifi.toml";
 
+/// What the app for MentraOS is told, in the directory that is set up: there is no app without it.
+pub const APP_ENVIRONMENT: &str = "mentra-app.env";
+
+const CONFIG_ON_CARD: Kind = Kind {
+    names: [CONFIG, "spotter.toml.txt"],
+    explained: "Every setting is explained in docs/spotter.toml of the project.",
+};
+const APP_ON_CARD: Kind = Kind {
+    names: [APP_ENVIRONMENT, "mentra-app.env.txt"],
+    explained: "Every variable is explained in docs/glasses.md of the project.",
+};
+
 /// More than a configuration may have.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -41,7 +54,7 @@ pub struct Outcome {
     pub said: Vec<String>,
     /// What could not be written.
     pub failed: Vec<String>,
-    /// The card's file is bad: what was before is in force.
+    /// A file on the card is bad: what was before is in force.
     pub refused: bool,
 }
 
@@ -66,8 +79,11 @@ pub fn run(card: &Path, to: &Path) -> Outcome {
         outcome.failed(&format!("cannot make {}", to.display()), e);
         return outcome;
     }
-    let problem = take(card, to, &mut outcome);
-    tell(card, to, problem.as_deref(), &mut outcome);
+    let mut refused = Vec::new();
+    refused.extend(take(card, to, &mut outcome));
+    refused.extend(take_app(card, to, &mut outcome));
+    outcome.refused = !refused.is_empty();
+    tell(card, to, card::problem(&refused).as_deref(), &mut outcome);
     let Some(config) = in_force(to) else {
         let file = to.join(CONFIG);
         outcome
@@ -85,22 +101,26 @@ pub fn run(card: &Path, to: &Path) -> Outcome {
     outcome
 }
 
-/// Takes the card's file over, or says what is wrong with it.
-fn take(card: &Path, to: &Path, outcome: &mut Outcome) -> Option<String> {
-    let (name, text) = match card::read(card) {
-        Card::Absent => return None,
-        Card::Unreadable { name, fault } => {
-            outcome.refused = true;
-            return Some(card::problem(&name, &[fault]));
-        }
-        Card::Text { name, text } => (name, text),
+/// The text of a file of the card, judged: what it means, `None` where there is none, or what is wrong with it.
+fn judged<T>(
+    card: &Path,
+    kind: &Kind,
+    judge: impl FnOnce(&str, &str) -> Result<T, Vec<Fault>>,
+) -> Result<Option<(String, T)>, Refused> {
+    let (name, done) = match card::read(card, kind) {
+        Card::Absent => return Ok(None),
+        Card::Unreadable { name, fault } => (name, Err(vec![fault])),
+        Card::Text { name, text } => (name, judge(name, &text).map(|meant| (text, meant))),
     };
-    let config = match config::parse(&name, &text) {
-        Ok(config) => config,
-        Err(bad) => {
-            outcome.refused = true;
-            return Some(card::problem(&name, &bad.faults));
-        }
+    done.map(Some).map_err(|faults| Refused { name, explained: kind.explained, faults })
+}
+
+/// Takes the card's configuration over, or says what is wrong with it.
+fn take(card: &Path, to: &Path, outcome: &mut Outcome) -> Option<Refused> {
+    let parse = |name: &str, text: &str| config::parse(name, text).map_err(|bad| bad.faults);
+    let (text, config) = match judged(card, &CONFIG_ON_CARD, parse) {
+        Ok(taken) => taken?,
+        Err(refused) => return Some(refused),
     };
     // The networks first: what is masked below must be written somewhere before.
     let networks = networks::of(&config.machine);
@@ -115,13 +135,30 @@ fn take(card: &Path, to: &Path, outcome: &mut Outcome) -> Option<String> {
     None
 }
 
-/// Says what is wrong beside the card's file and in `to`, or takes it back.
+/// Takes over what the app for MentraOS is told, or says what is wrong with it. A file that tells it nothing switches it off.
+fn take_app(card: &Path, to: &Path, outcome: &mut Outcome) -> Option<Refused> {
+    match judged(card, &APP_ON_CARD, |_, text| mentra_app::judge(text)) {
+        Ok(None) => {}
+        Ok(Some((_, environment))) => {
+            let file = to.join(APP_ENVIRONMENT);
+            let done = match environment {
+                Some(text) => files::replace(&file, text.as_bytes(), 0o600),
+                None => files::remove(&file),
+            };
+            outcome.wrote(&file, done);
+        }
+        Err(refused) => return Some(refused),
+    }
+    None
+}
+
+/// Says what is wrong beside the card's files and in `to`, or takes it back.
 fn tell(card: &Path, to: &Path, problem: Option<&str>, outcome: &mut Outcome) {
     let ours = to.join(PROBLEM);
     match problem {
         Some(text) => {
             outcome.wrote(&ours, files::replace(&ours, text.as_bytes(), 0o644));
-            outcome.said.push(format!("the card's file is not taken: see {}", ours.display()));
+            outcome.said.push(format!("not all of the card is taken: see {}", ours.display()));
         }
         None => outcome.wrote(&ours, files::remove(&ours)),
     }
@@ -164,7 +201,7 @@ fn name(config: &Config, outcome: &mut Outcome) -> (String, Option<PathBuf>) {
     })
 }
 
-/// What is wrong with the card's file, as it was written beside the configuration in force.
+/// What is wrong with the card's files, as it was written beside the configuration in force.
 pub fn problem_beside(config: Option<&Path>) -> Option<String> {
     let file = match config {
         Some(config) => config.canonicalize().ok()?.with_file_name(PROBLEM),
@@ -317,6 +354,53 @@ mod tests {
         fs::create_dir(rig.dir.path().join("card/spotter.toml")).unwrap();
         assert!(rig.run().refused);
         assert!(rig.problem().unwrap().contains("folder"));
+    }
+
+    #[test]
+    fn the_app_s_keys_are_taken_for_root_alone_and_switched_off_by_an_empty_file() {
+        let rig = Rig::new();
+        rig.put("spotter.toml", rig.with_state("[detect]\nrate_hz = 2.0\n"));
+        rig.run();
+        assert_eq!(rig.read(APP_ENVIRONMENT), None);
+        rig.put(
+            "mentra-app.env.txt",
+            "\u{feff}PACKAGE_NAME=com.example.spotter\r\nMENTRAOS_API_KEY=hush\r\n",
+        );
+        let first = rig.run();
+        assert!(!first.refused && first.failed.is_empty(), "{first:?}");
+        assert!(!format!("{first:?}").contains("hush"));
+        let taken = rig.read(APP_ENVIRONMENT).unwrap();
+        assert!(taken.ends_with("MENTRAOS_API_KEY=\"hush\"\n"), "{taken}");
+        let meta = fs::metadata(rig.to().join(APP_ENVIRONMENT)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+        assert!(rig.run().said.is_empty());
+
+        // Mistakes in both files are told at once, and each leaves the other alone.
+        rig.put("mentra-app.env", "PACKAGE_NAME=com.example.spotter\nKEY=hush\n");
+        let outcome = rig.run();
+        assert!(outcome.refused && outcome.failed.is_empty(), "{outcome:?}");
+        let problem = rig.problem().unwrap();
+        for words in [
+            "did not take mentra-app.env:",
+            "Line 2",
+            "MENTRAOS_API_KEY is not set",
+            "docs/glasses.md",
+        ] {
+            assert!(problem.contains(words), "{words}: {problem}");
+        }
+        assert!(!problem.contains("hush") && !problem.contains("spotter.toml"), "{problem}");
+        rig.put("spotter.toml", rig.with_state("[detect]\nrate_herz = 2.0\n"));
+        rig.run();
+        let problem = rig.problem().unwrap();
+        assert!(problem.contains("rate_herz") && problem.contains("Line 2"), "{problem}");
+        assert_eq!(rig.read(APP_ENVIRONMENT), Some(taken.clone()));
+        fs::remove_file(rig.dir.path().join("card/mentra-app.env")).unwrap();
+        fs::remove_file(rig.dir.path().join("card/mentra-app.env.txt")).unwrap();
+        rig.run();
+        assert_eq!(rig.read(APP_ENVIRONMENT), Some(taken), "no file changes nothing");
+        rig.put("mentra-app.env", "# nothing\n");
+        rig.run();
+        assert_eq!(rig.read(APP_ENVIRONMENT), None);
     }
 
     #[test]

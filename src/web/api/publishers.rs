@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::publish::{OtherUrls, publish_url};
+use crate::app::own_address;
 use crate::auth::{AuthError, Right, TokenInfo};
 use crate::media::advice::Advisor;
 use crate::media::{Advice, StreamId};
@@ -125,7 +126,8 @@ async fn make_publisher(
     let (guard, name, tied) = (Arc::clone(&door.ctx.guard), id.clone(), stream.clone());
     let secret = off(move || guard.add(&name, &[Right::Publish], Some(tied), true)).await?;
     let asked = headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let host = dialled(asked, local.map(|Extension(Local(ip))| ip));
+    let local = local.map(|Extension(Local(ip))| ip);
+    let host = dialled(asked, local, door.ctx.ingest.listen.ip(), own_address);
     let url = publish_url(&host, &status.addresses.rtmp, &stream, Some(secret.expose()));
     tracing::info!(publisher = id, %stream, "publish URL made");
     let advice = advice(&door, &stream);
@@ -211,10 +213,21 @@ fn advice(door: &Door, id: &StreamId) -> Advice {
 }
 
 /// The host for the URL, out of the one that was asked at. Programs find this box by names that glasses need not know:
-/// they get the address that the request came to.
-fn dialled(asked: &str, local: Option<IpAddr>) -> String {
+/// they get the address that the request came to, and those on the box itself the one that the box has now, which it may
+/// not have had when it started. `listen` is where publishers are awaited.
+fn dialled(
+    asked: &str,
+    local: Option<IpAddr>,
+    listen: IpAddr,
+    own: impl FnOnce() -> IpAddr,
+) -> String {
     let name = asked.rsplit_once(':').map_or(asked, |(name, _)| name);
-    match local.filter(|ip| name.ends_with(".local") && !ip.is_loopback()) {
+    let ip = if ["localhost", "127.0.0.1", "[::1]"].contains(&name) && listen.is_unspecified() {
+        Some(own())
+    } else {
+        local.filter(|_| name.ends_with(".local"))
+    };
+    match ip.filter(|ip| !ip.is_loopback()) {
         Some(IpAddr::V6(ip)) => format!("[{ip}]"),
         Some(ip) => ip.to_string(),
         None => asked.to_owned(),
@@ -242,17 +255,26 @@ mod tests {
 
     #[test]
     fn glasses_get_an_address_where_programs_use_a_name_of_the_network() {
-        let lan = Some("192.0.2.7".parse().unwrap());
-        assert_eq!(dialled("barn.local:8080", lan), "192.0.2.7");
-        assert_eq!(
-            dialled("barn.local:8080", Some("2001:db8::1".parse().unwrap())),
-            "[2001:db8::1]"
-        );
-        assert_eq!(
-            dialled("barn.local:8080", Some("127.0.0.1".parse().unwrap())),
-            "barn.local:8080"
-        );
-        assert_eq!(dialled("box.example.org:80", lan), "box.example.org:80");
-        assert_eq!(dialled("192.0.2.9:8080", lan), "192.0.2.9:8080");
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (lan, any) = (Some(ip("192.0.2.7")), ip("0.0.0.0"));
+        let unasked = || -> IpAddr { unreachable!("the box's own address was asked for") };
+        let name = |asked, local| dialled(asked, local, any, unasked);
+        assert_eq!(name("barn.local:8080", lan), "192.0.2.7");
+        assert_eq!(name("barn.local:8080", Some(ip("2001:db8::1"))), "[2001:db8::1]");
+        assert_eq!(name("barn.local:8080", Some(ip("127.0.0.1"))), "barn.local:8080");
+        assert_eq!(name("box.example.org:80", lan), "box.example.org:80");
+        assert_eq!(name("192.0.2.9:8080", lan), "192.0.2.9:8080");
+    }
+
+    #[test]
+    fn programs_on_the_box_get_the_address_that_it_has_now() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let here = Some(ip("127.0.0.1"));
+        let at = |asked, listen, own| dialled(asked, here, ip(listen), || ip(own));
+        assert_eq!(at("127.0.0.1:8080", "0.0.0.0", "192.0.2.7"), "192.0.2.7");
+        assert_eq!(at("localhost", "::", "2001:db8::1"), "[2001:db8::1]");
+        // In no network, or with a door on one address only, the door's own address is told.
+        assert_eq!(at("127.0.0.1:8080", "0.0.0.0", "127.0.0.1"), "127.0.0.1:8080");
+        assert_eq!(at("127.0.0.1:8080", "127.0.0.1", "192.0.2.7"), "127.0.0.1:8080");
     }
 }
