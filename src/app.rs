@@ -1,4 +1,4 @@
-//! The only file that knows every stage: builds the channels, starts the stages, owns reload and shutdown.
+//! The only room that knows every stage: here the channels are built and the stages started; `running` reloads and ends them.
 
 mod decoders; // one decoding task a stream
 mod detector; // the detector's thread
@@ -10,11 +10,11 @@ mod manager; // what the service manager hears
 mod pacing; // strain -> the scheduler's rates and the model
 mod pictures; // pictures sent in by hand -> the scheduler
 mod report; // what the node says of itself
+mod running; // what is started: told of changes, ended in order
 mod signals; // what ends and reloads us
 pub mod state; // the state directory and the node's name
 mod tracking; // detections -> visits
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,28 +33,26 @@ use crate::config::{Config, Loaded};
 use crate::control::Control;
 use crate::decode::{Fit, Frame};
 use crate::detect::scheduler::Scheduler;
-use crate::detect::worker;
 use crate::detect::{self, Detections, Detector};
-use crate::ingest::srt::{SrtContext, SrtCounters};
-use crate::ingest::{self, IngestCounters};
+use crate::ingest;
+use crate::ingest::srt::SrtContext;
 use crate::live::Live;
 use crate::media::Streams;
 use crate::media::stream::StreamLimits;
 use crate::mqtt;
-use crate::relay::{ReaderCounters, Relays};
-use crate::reload::{Changes, LOOK_EVERY, Reloader};
+use crate::relay::Relays;
 use crate::snapshots::Snapshots;
 use crate::store::Store;
 use crate::supervise::{BackOff, supervise};
 use crate::update::Desk;
-use crate::wire::{ConfigState, Encoded, LinkState, NodeStatus};
+use crate::wire::{Encoded, LinkState};
 use crate::{announce, record, setup, web, ws};
 use decoders::Decoders;
 use detector::DetectorThread;
 use doors::Doors;
 use local::Local;
-use manager::Manager;
-use report::{Around, Identity, Statistics, group};
+use report::{Groups, Identity, Statistics, json};
+use running::{Running, Stops, Tasks};
 use signals::Signals;
 use tracking::Tracking;
 
@@ -95,6 +93,14 @@ pub fn fit(config: &Config) -> Result<Option<Fit>, Failure> {
 async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     // Before anything takes time, so that no signal finds its default action.
     let mut signals = Signals::new()?;
+    let mut running = start(&loaded).await?;
+    let outcome = running.follow(loaded, asked, &mut signals).await;
+    running.finish(&mut signals).await;
+    outcome
+}
+
+/// Takes the doors, builds the channels, starts the stages.
+async fn start(loaded: &Loaded) -> Result<Running, Failure> {
     let config = loaded.config.clone();
     let dir = state::dir(&config)?;
     let node: Arc<str> = state::node_name(&config, &dir)?.into();
@@ -125,14 +131,31 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     });
     let scheduler = Scheduler::new(config.websocket.max_waiting_pictures);
     let detections = broadcast::Sender::new(EXIT_BACKLOG);
+    let mut groups = Groups::default();
+    groups.read("denied", {
+        let guard = Arc::clone(&guard);
+        move || json(&guard.denials)
+    });
     let snapshots = Snapshots::start().map_err(Failure::unavailable)?;
+    groups.read("snapshots", {
+        let snapshots = Arc::clone(&snapshots);
+        move || json(&snapshots.counters)
+    });
     // What is in force now, overrides included, also for the stages that follow it by themselves.
     let control = Control::open(&dir, config.clone());
-    let settings_seen = control.settings();
-    let store = Store::start(dir.clone(), settings_seen.clone()).map_err(Failure::unavailable)?;
+    groups.shared("control", &control.counters);
+    let store = Store::start(dir.clone(), control.settings()).map_err(Failure::unavailable)?;
+    groups.read("storage", {
+        let store = Arc::clone(&store);
+        move || store.counters()
+    });
     let tracking = Tracking::new(&config);
     let keys = (Arc::clone(&guard), who.addresses.clone());
-    let mut local = Local::new(&config, &dir, &board, &streams, tracking.counts.subscribe(), keys);
+    let local = Local::new(&config, &dir, &board, &streams, tracking.counts.subscribe(), keys);
+    groups.read("sources", {
+        let sources = Arc::clone(&local.sources);
+        move || sources.counters()
+    });
     let emit = {
         let (node, out, snapshots) =
             (Arc::clone(&node), detections.clone(), Arc::clone(&snapshots));
@@ -149,12 +172,20 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
     };
     let paths = detector::paths(&board, dir.clone());
     let fit = detector::fit(&config.detect, &paths);
-    let mut detector = DetectorThread::start(&config, paths.clone(), &scheduler, emit)?;
+    let detector = DetectorThread::start(&config, paths.clone(), &scheduler, emit)?;
+    groups.read("detector", {
+        let scheduler = Arc::clone(&scheduler);
+        move || {
+            serde_json::json!({
+                "pictures_refused": scheduler.pictures_refused,
+                "threads_left_behind": detect::threads_left_behind(),
+            })
+        }
+    });
     let (rooms, tap) = (Arc::clone(&scheduler), Arc::clone(&snapshots));
     let mut decoders = Decoders::new(config.decode.clone(), board.kind, rooms, tap);
     decoders.fit = fit;
 
-    // The front door closes first and the exits last, so that what came in still goes out.
     let (ingest_stop, exits_stop) = (CancellationToken::new(), CancellationToken::new());
     let pacing = pacing::Context {
         scheduler: Arc::clone(&scheduler),
@@ -162,72 +193,31 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         wanted: Arc::clone(&detector.wanted),
         paths: paths.clone(),
     };
-    let mut pace = pacing::start(pacing, exits_stop.clone());
-    let ingest_counters = Arc::new(IngestCounters::default());
-    let srt_counters = Arc::new(SrtCounters::default());
+    let pace = pacing::start(pacing, exits_stop.clone());
+    let ingest_counters = groups.counted("ingest");
+    let srt_counters = groups.counted("srt");
     let readers = Places::new(config.ingest.max_readers, config.ingest.max_readers_per_address);
-    let reader_counters = Arc::new(ReaderCounters::default());
+    let reader_counters = groups.counted("readers");
     let relays = Relays::new(Arc::clone(&streams));
     relays.follow(&config.relay);
-    let mqtt_counters = Arc::new(mqtt::Counters::default());
-    let broker_counters = Arc::new(mqtt::broker::Counters::default());
+    groups.read("relays", {
+        let relays = Arc::clone(&relays);
+        move || relays.counters()
+    });
     let update = Desk::new(&dir, &config);
     tokio::spawn(Arc::clone(&update).run(exits_stop.clone()));
+    let mqtt_counters = groups.counted("mqtt");
+    let broker_counters = groups.counted("broker");
     let outbox = mqtt::open_outbox(&config.mqtt, &dir, &mqtt_counters);
     tokio::spawn(left_open::tell(Arc::clone(&node), Arc::clone(&store), Arc::clone(&outbox)));
-    let ws_counters = Arc::new(ws::Counters::default());
-    let web_counters = Arc::new(web::Counters::default());
-    let webrtc_counters = Arc::new(web::whep::Counters::default());
+    groups.shared("outbox", &outbox);
+    let ws_counters = groups.counted("websocket");
+    let web_counters = groups.counted("web");
+    let webrtc_counters = groups.counted("webrtc");
     let live = Live::new();
+    groups.shared("live", &live.counters);
     let (status, status_seen) = watch::channel(None);
-    let denials = Arc::clone(&guard);
-    let statistics = Statistics::new(
-        Arc::clone(&streams),
-        pace.clone(),
-        BTreeMap::from([
-            ("ingest", group(&ingest_counters)),
-            ("srt", group(&srt_counters)),
-            ("readers", group(&reader_counters)),
-            ("mqtt", group(&mqtt_counters)),
-            ("broker", group(&broker_counters)),
-            ("outbox", group(&outbox)),
-            ("control", group(&control.counters)),
-            ("websocket", group(&ws_counters)),
-            ("web", group(&web_counters)),
-            ("snapshots", {
-                let snapshots = Arc::clone(&snapshots);
-                Box::new(move || serde_json::to_value(&snapshots.counters).unwrap_or_default())
-            }),
-            ("storage", {
-                let store = Arc::clone(&store);
-                Box::new(move || store.counters())
-            }),
-            ("webrtc", group(&webrtc_counters)),
-            ("live", group(&live.counters)),
-            ("sources", {
-                let sources = Arc::clone(&local.sources);
-                Box::new(move || sources.counters())
-            }),
-            ("relays", {
-                let relays = Arc::clone(&relays);
-                Box::new(move || relays.counters())
-            }),
-            ("detector", {
-                let scheduler = Arc::clone(&scheduler);
-                let read = move || {
-                    serde_json::json!({
-                        "pictures_refused": scheduler.pictures_refused,
-                        "threads_left_behind": detect::threads_left_behind(),
-                    })
-                };
-                Box::new(read)
-            }),
-            (
-                "denied",
-                Box::new(move || serde_json::to_value(&denials.denials).unwrap_or_default()),
-            ),
-        ]),
-    );
+    let statistics = Statistics::new(Arc::clone(&streams), pace.clone(), groups);
 
     let ingest_context = ingest::Context {
         streams: Arc::clone(&streams),
@@ -249,7 +239,7 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         streams: Arc::clone(&streams),
         events: tracking.events.clone(),
         store: Arc::clone(&store),
-        settings: settings_seen,
+        settings: control.settings(),
     };
     let record = tokio::spawn(record::run(record_context, record_stop.clone()));
     local.sources.follow(&config.source);
@@ -261,10 +251,10 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
             .map_err(|error| Failure::unavailable(format!("cannot listen for SRT: {error}")))
     });
     let srt = srt.transpose()?;
-    let mut ingest =
+    let ingest =
         tokio::spawn(ingest::run(doors.rtmp, doors.rtmps, ingest_context, ingest_stop.clone()));
     let link = watch::Sender::new(LinkState::Disabled);
-    let mut link_seen = link.subscribe();
+    let link_seen = link.subscribe();
     let mqtt_context = mqtt::Context {
         node: Arc::clone(&node),
         config: config.mqtt.clone(),
@@ -353,131 +343,33 @@ async fn serve(loaded: Loaded, asked: Option<PathBuf>) -> Result<(), Failure> {
         "spotter listens"
     );
 
-    let mut settings = control.settings();
-    let mut current = settings.borrow_and_update().clone();
-    tracking.set_config(&current);
-    let loaded_file = loaded.file.clone();
-    let mut reloader = Reloader::new(loaded, asked);
-    let problem = setup::problem_beside(loaded_file.as_deref());
-    let mut config_state = ConfigState { file: reloader.file(), error: problem };
-    let mut streams_seen = streams.watch();
-    let mut decoders_seen = decoders.changed();
-    let mut relays_seen = relays.watch();
-    let mut storage_seen = store.state();
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    let mut manager = Manager::from_env();
-    let mut beats = manager.beats();
-    let outcome = loop {
-        decoders.follow(&streams, &current);
-        control.saw(streams.list().iter().map(|s| &s.id));
-        let stuck = manager.stuck(scheduler.busy.busy_for());
-        let now = report::status(
-            &who,
-            &streams,
-            &decoders.states(),
-            (&detector.state.borrow(), pace.borrow_and_update().clone()),
-            stuck.clone(),
-            Around {
-                relays: relays.status(),
-                mqtt: link_seen.borrow_and_update().clone(),
-                storage: storage_seen.borrow_and_update().clone(),
-                attached: local.status(),
-            },
-            config_state.clone(),
-        );
-        local.show(&now);
-        manager.status(&now);
-        publish(&status, now);
-        tokio::select! {
-            _ = beats.tick() => manager.beat(stuck.as_deref()),
-            _ = streams_seen.changed() => {}
-            _ = decoders_seen.changed() => {}
-            _ = relays_seen.changed() => {}
-            () = local.changed() => {}
-            _ = detector.state.changed() => {}
-            Ok(()) = pace.changed() => {}
-            Ok(()) = link_seen.changed() => {}
-            Ok(()) = storage_seen.changed() => {}
-            Ok(()) = settings.changed() => {
-                current = settings.borrow_and_update().clone();
-                decoders.set_rates(&current);
-                tracking.set_config(&current);
-            }
-            ended = &mut detector.ended => break Err(detector::end(ended)),
-            _ = &mut ingest => break Err(Failure::gave_up("the RTMP listener ended")),
-            _ = signals.terminate.recv() => break Ok(()),
-            _ = signals.interrupt.recv() => break Ok(()),
-            hangup = async {
-                tokio::select! {
-                    _ = signals.hangup.recv() => true,
-                    _ = look.tick() => false,
-                }
-            } => {
-                let read = if hangup { reloader.read() } else { reloader.poll() };
-                match read {
-                    Ok(None) => {}
-                    Ok(Some(changes)) => {
-                        config_state = ConfigState { file: reloader.file(), error: None };
-                        decoders.fit = detector::fit(&changes.config.detect, &paths);
-                        apply(&changes, &guard, &detector, &scheduler, &mut config_state);
-                        if changes.relays {
-                            relays.follow(&changes.config.relay);
-                        }
-                        local.apply(&changes).await;
-                        // Rates and rules are taken up with what is switched laid over them.
-                        control.set_base(changes.config);
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the changed configuration is bad, the old one stays in force");
-                        config_state.error = Some(error.to_string());
-                    }
-                }
-                if hangup && let Err(error) = guard.reload() {
-                    tracing::error!(%error, "the token file is bad, the old tokens stay in force");
-                }
-            }
-        }
-    };
-
-    let grace = Duration::from_secs(current.node.shutdown_grace_s);
-    manager.stopping();
-    tracing::info!(grace_s = grace.as_secs(), "shutting down; a second signal ends at once");
-    let drain = async {
-        ingest_stop.cancel();
-        local.sources.finish(grace / 3).await;
-        if !ingest.is_finished() {
-            let _ = (&mut ingest).await;
-        }
-        if let Some(ended) = srt {
-            let _ = ended.await;
-        }
-        streams.close_all();
-        relays.finish().await;
-        decoders.finish(grace / 3).await;
-        scheduler.close();
-        detector.join(worker::LAST_WORK).await;
-        tracking.finish();
-        record_stop.cancel();
-        drop(detections);
-        exits_stop.cancel();
-        local.finish().await;
-        let _ = record.await;
-        let _ = keep.await;
-        store.finish().await;
-        let _ = mqtt.await;
-        for exit in [websocket, web, announced].into_iter().flatten() {
-            let _ = exit.await;
-        }
-    };
-    tokio::select! {
-        drained = tokio::time::timeout(grace, drain) => {
-            if drained.is_err() {
-                tracing::warn!("not everything was drained in time");
-            }
-        }
-        () = signals.end() => tracing::warn!("second signal, not everything was drained"),
-    }
-    outcome
+    Ok(Running {
+        who,
+        guard,
+        streams,
+        scheduler,
+        detections,
+        control,
+        store,
+        tracking,
+        local,
+        detector,
+        decoders,
+        paths,
+        pace,
+        relays,
+        link: link_seen,
+        status,
+        tasks: Tasks {
+            ingest,
+            srt,
+            record,
+            keep,
+            mqtt,
+            exits: [websocket, web, announced].into_iter().flatten().collect(),
+        },
+        stops: Stops { ingest: ingest_stop, record: record_stop, exits: exits_stop },
+    })
 }
 
 /// Keeps an exit with a door of its own running until `stop`.
@@ -496,38 +388,4 @@ fn serve_door<F: Future<Output = ()> + Send + 'static>(
         }
     };
     tokio::spawn(supervise(name, BackOff::default(), stop, run))
-}
-
-/// Sends the status if it says something new.
-fn publish(to: &watch::Sender<Option<Arc<NodeStatus>>>, status: NodeStatus) {
-    to.send_if_modified(|old| {
-        let differs = old.as_deref() != Some(&status);
-        if differs {
-            *old = Some(Arc::new(status));
-        }
-        differs
-    });
-}
-
-/// Hands each changed section to its stage.
-fn apply(
-    changes: &Changes,
-    guard: &Guard,
-    detector: &DetectorThread,
-    scheduler: &Scheduler,
-    state: &mut ConfigState,
-) {
-    tracing::info!(auth = changes.auth, detector = changes.detector, rates = changes.rates, relays = changes.relays, at_restart = ?changes.at_restart, "configuration changed");
-    if changes.auth {
-        guard.update_config(&changes.config.auth);
-    }
-    if changes.detector {
-        *detector.wanted.lock() = changes.config.detect.clone();
-        scheduler.reopen();
-    }
-    if !changes.at_restart.is_empty() {
-        let sections = changes.at_restart.join(", ");
-        tracing::warn!(sections, "these sections take effect at the next start");
-        state.error = Some(format!("restart spotter for the changes of: {sections}"));
-    }
 }

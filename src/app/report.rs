@@ -83,20 +83,49 @@ fn detections_per_s(streams: &Streams) -> Option<f64> {
     (slowest > 0.0).then(|| (10_000.0 / slowest).round() / 10.0)
 }
 
-/// A named group of counters, read when asked.
-pub(super) type Group = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// The named groups of counters in the statistics, each read when asked.
+#[derive(Default)]
+pub(super) struct Groups(BTreeMap<&'static str, Group>);
 
-/// Wraps shared counters as a [`Group`].
-pub(super) fn group<T: Serialize + Send + Sync + 'static>(counters: &Arc<T>) -> Group {
-    let counters = Arc::clone(counters);
-    Box::new(move || serde_json::to_value(&*counters).unwrap_or_default())
+type Group = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+impl Groups {
+    /// A stage's new counters, which are the group `name`.
+    pub(super) fn counted<T>(&mut self, name: &'static str) -> Arc<T>
+    where
+        T: Default + Serialize + Send + Sync + 'static,
+    {
+        let counters = Arc::default();
+        self.shared(name, &counters);
+        counters
+    }
+
+    pub(super) fn shared<T>(&mut self, name: &'static str, counters: &Arc<T>)
+    where
+        T: Serialize + Send + Sync + 'static,
+    {
+        let counters = Arc::clone(counters);
+        self.read(name, move || json(&*counters));
+    }
+
+    pub(super) fn read(
+        &mut self,
+        name: &'static str,
+        read: impl Fn() -> serde_json::Value + Send + Sync + 'static,
+    ) {
+        self.0.insert(name, Box::new(read));
+    }
+}
+
+pub(super) fn json(counters: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(counters).unwrap_or_default()
 }
 
 /// Makes the statistics message, for each reader with rates over the time since its own last reading.
 pub(super) struct Statistics {
     started: Instant,
     streams: Arc<Streams>,
-    groups: BTreeMap<&'static str, Group>,
+    groups: Groups,
     pace: watch::Receiver<Pace>,
 }
 
@@ -104,7 +133,7 @@ impl Statistics {
     pub(super) fn new(
         streams: Arc<Streams>,
         pace: watch::Receiver<Pace>,
-        groups: BTreeMap<&'static str, Group>,
+        groups: Groups,
     ) -> Arc<Self> {
         Arc::new(Self { started: Instant::now(), streams, groups, pace })
     }
@@ -128,7 +157,7 @@ impl Statistics {
             load,
             pace: self.pace.borrow().clone(),
             streams: meter.read(&streams, now),
-            counters: self.groups.iter().map(|(name, read)| (*name, read())).collect(),
+            counters: self.groups.0.iter().map(|(name, read)| (*name, read())).collect(),
         }
     }
 }
