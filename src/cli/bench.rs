@@ -319,7 +319,7 @@ fn scalers_told(scalers: &[ScalerReport]) {
     for s in scalers {
         match (&s.reason, s.frames_per_second, s.cpu_ms) {
             (None, Some(rate), Some(ms)) => println!("  {:<44} {rate:>8.1} {ms:>14.1}", s.name),
-            (why, ..) => println!("  {}: not there: {}", s.name, why.as_deref().unwrap_or("")),
+            (why, ..) => println!("  {}: not measured: {}", s.name, why.as_deref().unwrap_or("")),
         }
     }
     let cpu = |s: &ScalerReport| s.cpu_ms.unwrap_or(f64::INFINITY);

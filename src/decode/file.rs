@@ -22,6 +22,8 @@ pub enum FileError {
         "{path} does not play: {reason}; it must be a video that the installed GStreamer plugins know"
     )]
     NotPlayable { path: PathBuf, reason: String },
+    #[error("GStreamer has no element {name:?} here")]
+    NoConverter { name: String },
     #[error("{path} holds no picture")]
     NoPicture { path: PathBuf },
 }
@@ -50,6 +52,11 @@ pub fn each_scaled(
     let file = std::fs::File::open(path).map_err(|e| unreadable(e.to_string()))?;
     if file.metadata().is_ok_and(|m| m.is_dir()) {
         return Err(unreadable("it is a directory".into()));
+    }
+    if let Some((name, _)) = scaler
+        && gst::ElementFactory::find(name).is_none()
+    {
+        return Err(FileError::NoConverter { name: name.to_owned() });
     }
     let not_playable = |reason: String| FileError::NotPlayable { path: path.to_path_buf(), reason };
     let player = Player::open(path, scaler).map_err(not_playable)?;
