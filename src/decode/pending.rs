@@ -55,28 +55,11 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{StreamId, VideoCodec, VideoParams};
-    use bytes::Bytes;
-    use std::sync::Arc;
+    use crate::media::samples;
 
     fn unit(us: i64) -> AccessUnit {
-        AccessUnit {
-            stream: StreamId::new("s").unwrap(),
-            pts: MediaTime::from_micros(us),
-            dts: MediaTime::from_micros(us),
-            key: true,
-            intact: true,
-            discontinuity: false,
-            data: Bytes::new(),
-            params: Arc::new(VideoParams {
-                codec: VideoCodec::H264,
-                width: 16,
-                height: 16,
-                record: Bytes::new(),
-                nal_length_size: 4,
-            }),
-            arrived: Arrival::now(),
-        }
+        let pts = MediaTime::from_micros(us);
+        AccessUnit { pts, ..samples::picture(0, true) }
     }
 
     #[test]

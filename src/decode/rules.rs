@@ -126,9 +126,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Arrival, StreamId, VideoParams};
-    use bytes::Bytes;
-    use std::sync::Arc;
+    use crate::media::{Arrival, samples};
 
     #[test]
     fn pictures_are_only_made_smaller() {
@@ -187,22 +185,9 @@ mod tests {
 
     #[test]
     fn a_decoder_behind_is_spared_what_no_picture_needs_and_nothing_else() {
-        let unit = |nal: u8, key| AccessUnit {
-            stream: StreamId::new("s").unwrap(),
-            pts: MediaTime::ZERO,
-            dts: MediaTime::ZERO,
-            key,
-            intact: true,
-            discontinuity: false,
-            data: vec![0, 0, 0, 2, nal, 0x80].into(),
-            params: Arc::new(VideoParams {
-                codec: VideoCodec::H264,
-                width: 16,
-                height: 16,
-                record: Bytes::new(),
-                nal_length_size: 4,
-            }),
-            arrived: Arrival::now(),
+        let unit = |nal: u8, key| {
+            let data = vec![0, 0, 0, 2, nal, 0x80].into();
+            AccessUnit { data, ..samples::picture(0, key) }
         };
         let came = Instant::now();
         let spared = |unit: &AccessUnit, waited, open, wanted| {

@@ -1,33 +1,14 @@
 use super::*;
-use crate::media::{Arrival, StreamId, VideoCodec};
+use crate::media::samples::picture;
+use crate::media::{Arrival, StreamId, samples};
 
 fn params(width: u32) -> Arc<VideoParams> {
-    Arc::new(VideoParams {
-        codec: VideoCodec::H264,
-        width,
-        height: 16,
-        record: Bytes::from_static(&[1, 0x64, 0, 0x1F, 0xFF]),
-        nal_length_size: 4,
-    })
+    Arc::new(VideoParams { width, ..samples::params() })
 }
 
 fn sound_params() -> Arc<AudioParams> {
     let config = Bytes::from_static(&[0x12, 0x10]);
     Arc::new(AudioParams { codec: AudioCodec::Aac, sample_rate_hz: 44_100, channels: 2, config })
-}
-
-fn picture(ms: i64, key: bool) -> AccessUnit {
-    AccessUnit {
-        stream: StreamId::new("s").unwrap(),
-        pts: MediaTime::from_millis(ms),
-        dts: MediaTime::from_millis(ms),
-        key,
-        intact: true,
-        discontinuity: false,
-        data: Bytes::from_static(b"picture"),
-        params: params(16),
-        arrived: Arrival::now(),
-    }
 }
 
 fn sound(ms: i64) -> Unit {

@@ -8,6 +8,8 @@ pub mod hevc;
 pub mod link;
 pub mod nal;
 pub mod ring;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod stream;
 pub mod unit;
 

@@ -343,27 +343,13 @@ impl<T: Item> Cursor<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::samples;
     use crate::media::unit::*;
     use bytes::Bytes;
 
     fn unit(key: bool, len: usize, ms: i64) -> Unit {
-        Unit::Video(AccessUnit {
-            stream: StreamId::new("s").unwrap(),
-            pts: MediaTime::from_millis(ms),
-            dts: MediaTime::from_millis(ms),
-            key,
-            intact: true,
-            discontinuity: false,
-            data: Bytes::from(vec![0; len]),
-            params: Arc::new(VideoParams {
-                codec: VideoCodec::H264,
-                width: 16,
-                height: 16,
-                record: Bytes::new(),
-                nal_length_size: 4,
-            }),
-            arrived: Arrival::now(),
-        })
+        let data = Bytes::from(vec![0; len]);
+        Unit::Video(AccessUnit { data, ..samples::picture(ms, key) })
     }
 
     async fn pts(c: &mut Cursor) -> Result<i64, u64> {

@@ -198,26 +198,10 @@ fn sounds(units: Vec<AudioUnit>) -> Vec<Sample> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::media::{Arrival, AudioCodec, StreamId, VideoCodec};
+    use crate::media::{Arrival, AudioCodec, StreamId, samples};
 
     pub(in crate::record) fn picture(ms: i64, key: bool) -> AccessUnit {
-        AccessUnit {
-            stream: StreamId::new("s").unwrap(),
-            pts: MediaTime::from_millis(ms),
-            dts: MediaTime::from_millis(ms),
-            key,
-            intact: true,
-            discontinuity: false,
-            data: Bytes::from(vec![7; 100]),
-            params: Arc::new(VideoParams {
-                codec: VideoCodec::H264,
-                width: 16,
-                height: 16,
-                record: Bytes::from_static(&[1, 0x64, 0, 0x1F, 0xFF, 0xE0, 0]),
-                nal_length_size: 4,
-            }),
-            arrived: Arrival::now(),
-        }
+        AccessUnit { data: Bytes::from(vec![7; 100]), ..samples::picture(ms, key) }
     }
 
     fn sound(ms: i64) -> Unit {

@@ -109,30 +109,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::media::{Arrival, MediaTime, StreamId, VideoCodec, VideoParams};
+    use crate::media::{VideoParams, samples};
 
     fn unit(key: bool, nals: &[&[u8]]) -> AccessUnit {
         let data: Vec<u8> =
             nals.iter().flat_map(|n| [&(n.len() as u32).to_be_bytes()[..], n].concat()).collect();
         let record =
             [&[1, 66, 0, 31, 0xFF, 0xE1, 0, 2, 0x67, 1][..], &[2, 0, 1, 0x68, 0, 2, 0x68, 9]];
-        AccessUnit {
-            stream: StreamId::new("s").unwrap(),
-            pts: MediaTime::ZERO,
-            dts: MediaTime::ZERO,
-            key,
-            intact: true,
-            discontinuity: false,
-            data: data.into(),
-            params: Arc::new(VideoParams {
-                codec: VideoCodec::H264,
-                width: 16,
-                height: 16,
-                record: record.concat().into(),
-                nal_length_size: 4,
-            }),
-            arrived: Arrival::now(),
-        }
+        let params = VideoParams { record: record.concat().into(), ..samples::params() };
+        AccessUnit { data: data.into(), params: Arc::new(params), ..samples::picture(0, key) }
     }
 
     #[test]
