@@ -22,7 +22,7 @@ const WIDE = { width: 1280, height: 800 };
 const VISITS = { width: 1000, height: 720 };
 const PHONE = { width: 360, height: 740 };
 /** Nothing here is about speed: a busy machine may take its time. */
-const PATIENCE = { timeout: 60_000 };
+const PATIENCE = { timeout: 120_000 };
 /** How long drawn boxes are watched, ms: one round of the clip, five photographs of 5 s each. */
 const WATCHED_MS = 26_000;
 
@@ -422,10 +422,12 @@ async function visitsLook() {
     // All the width is the visits'.
     if (viewport === VISITS) await page.keyboard.press('p');
     await page.evaluate(() => document.getElementById('visits').scrollIntoView());
-    await page.waitForFunction(() => [...document.querySelectorAll('.visit img')].slice(0, 6).every((i) => !i.hidden && i.naturalWidth > 0), null, PATIENCE);
+    // Of those that are over: while a visit lasts its picture changes.
+    await page.waitForFunction(() => [...document.querySelectorAll('.visit:not(.there) img')].slice(0, 6)
+      .filter((i) => !i.hidden && i.naturalWidth > 0).length > 3, null, PATIENCE);
     await page.waitForTimeout(2000);
     // Those in view; more are loaded when somebody scrolls to them.
-    await page.waitForFunction(() => [...document.querySelectorAll('.visit img:not([hidden])')]
+    await page.waitForFunction(() => [...document.querySelectorAll('.visit:not(.there) img:not([hidden])')]
       .every((i) => i.getBoundingClientRect().top > innerHeight || i.naturalWidth > 0), null, PATIENCE);
     if (viewport === PHONE) await fitsThePhone(page);
     await shot(page, name);
