@@ -75,6 +75,7 @@ fn boxes_stand_on_the_animals(out: &Path, transport: &str) {
     let text = std::fs::read(out.join(format!("drawn-{transport}.json"))).unwrap();
     let seen: Value = serde_json::from_slice(&text).unwrap();
     let mut drawn = seen["drawn"].as_array().unwrap().clone();
+    let shown: Vec<_> = drawn.iter().filter_map(|f| f["pts_ms"].as_f64()).collect();
     for frame in &mut drawn {
         let pts = frame["pts_ms"].as_f64().unwrap().round() as i64;
         frame["pts_ms"] = pts.rem_euclid(ROUND_MS).into();
@@ -88,8 +89,13 @@ fn boxes_stand_on_the_animals(out: &Path, transport: &str) {
     let cuts: Vec<_> = seen["cuts"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
     assert!(!cuts.is_empty(), "{transport}: the picture never changed to another photograph");
     for cut in cuts {
+        // What a busy browser left out before it may have held the change.
+        let before = shown.iter().rev().find(|ms| **ms < cut).map_or(0.0, |ms| cut - ms);
         let late = (cut.round() as i64 + DRIFT_MS).rem_euclid(PHOTO_MS) - DRIFT_MS;
-        assert!(late <= DRIFT_MS, "{transport}: a photograph came at {cut} ms");
+        assert!(
+            late <= DRIFT_MS + before as i64,
+            "{transport}: a photograph came at {cut} ms, {before} ms after the picture before"
+        );
     }
 }
 
