@@ -39,6 +39,7 @@ impl Yuv {
     }
 
     /// Converts `out[0].len()` pixels; rows have [`FRACTION`] fraction bits.
+    #[inline(always)]
     pub(super) fn convert(&self, yuv: [&[i16]; 3], out: [&mut [u8]; 3]) {
         const GREY: i16 = 128 << FRACTION;
         let [red, green, blue] = out;
@@ -57,11 +58,13 @@ impl Yuv {
 }
 
 /// 7 fraction bits times 13, less 16: 4 remain.
+#[inline(always)]
 fn scaled(value: i16, factor: i16) -> i16 {
     ((i32::from(value) * i32::from(factor)) >> 16) as i16
 }
 
 /// Rounds 4 fraction bits away. The sixteenth beyond a half makes up for what two or three `scaled` cut off.
+#[inline(always)]
 fn byte(value: i16) -> u8 {
     ((value + 9) >> 4).clamp(0, 255) as u8
 }

@@ -3,7 +3,7 @@
 //! The filter is what imaging libraries call antialiased bilinear: when a picture shrinks, every source
 //! pixel counts, so that small animals do not fall between samples. It is separable: [`Rows`] weighs
 //! source rows into one row of the output's height, [`Columns`] then weighs that row's values.
-//! Loops are written so that compilers turn them into SSE2 or NEON without being told to.
+//! Loops are written so that compilers turn them into SSE2, AVX2 or NEON without being told to.
 
 /// Fraction bits of the values between the passes: 255 << 7 still fits an i16.
 pub(super) const FRACTION: u32 = 7;
@@ -37,6 +37,7 @@ impl Rows {
     }
 
     /// Writes output row `at` of a plane, `out.len()` bytes wide, with [`FRACTION`] fraction bits.
+    #[inline(always)]
     pub(super) fn blend(&self, data: &[u8], stride: usize, at: usize, out: &mut [i16]) {
         /// Sums of so many columns stay in registers while all rows of a window are added.
         const BLOCK: usize = 32;
@@ -101,6 +102,7 @@ impl Columns {
     }
 
     /// Scales a row followed by [`Columns::overhang`] arbitrary values; fraction bits stay as they are.
+    #[inline(always)]
     pub(super) fn blend(&self, row: &[i16], out: &mut [i16]) {
         match self.taps {
             4 => self.blend_few::<4, 2, 16>(row, out),
@@ -111,6 +113,7 @@ impl Columns {
 
     /// Gathers the values of a block of columns first, so that multiplying them is one straight loop. The blocks' sizes are those
     /// that were fastest on x86-64.
+    #[inline(always)]
     fn blend_few<const TAPS: usize, const PAIRS: usize, const BLOCK: usize>(
         &self,
         row: &[i16],
@@ -145,6 +148,7 @@ impl Columns {
         }
     }
 
+    #[inline(always)]
     fn blend_long(&self, row: &[i16], out: &mut [i16]) {
         let weights = self.weights.chunks_exact(self.taps);
         for ((out, &first), weights) in out.iter_mut().zip(&self.first).zip(weights) {
@@ -156,6 +160,7 @@ impl Columns {
     }
 }
 
+#[inline(always)]
 fn dot(values: &[i16; 8], weights: &[i16; 8]) -> i32 {
     let mut sum = 0;
     for k in 0..8 {
@@ -164,6 +169,7 @@ fn dot(values: &[i16; 8], weights: &[i16; 8]) -> i32 {
     sum
 }
 
+#[inline(always)]
 fn rounded(sum: i32) -> i16 {
     ((sum + (1 << (COLUMN_BITS - 1))) >> COLUMN_BITS) as i16
 }
