@@ -24,7 +24,6 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use doors::own_address;
 pub use failure::Failure;
 
 use crate::auth::{Guard, Places};

@@ -10,6 +10,7 @@ pub mod pins; // lines behind embedded-hal's traits
 mod sensors; // temperature, throttling, memory in use
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
 use serde::Serialize;
@@ -221,6 +222,17 @@ fn entries(dir: &Path) -> Vec<String> {
         found.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
     names.sort_by_key(|n| (n.len(), n.clone()));
     names
+}
+
+/// This machine's address on the network it would use to reach others. Sends nothing: connecting a UDP socket only asks
+/// the routing table. 192.0.2.1 is reserved for documentation (RFC 5737).
+pub fn own_address() -> IpAddr {
+    let ask = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The sockets we listen on, bound before anything starts, so that a taken port is a clear refusal.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket as Udp};
@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, UdpSocket as Udp};
 use super::Failure;
 use crate::announce::Service;
 use crate::auth::FirstStart;
+use crate::board::own_address;
 use crate::config::{self, Config};
 use crate::ingest::srt::SrtDoor;
 use crate::ingest::tls::TlsDoor;
@@ -172,15 +173,4 @@ async fn bind_udp(web: &TcpListener) -> Result<Udp, Failure> {
 /// A socket bound to every address is dialled by one of them.
 fn reachable(bound: SocketAddr, own: IpAddr) -> SocketAddr {
     if bound.ip().is_unspecified() { SocketAddr::new(own, bound.port()) } else { bound }
-}
-
-/// This machine's address on the network it would use to reach others. Sends nothing: connecting a UDP socket only asks
-/// the routing table. 192.0.2.1 is reserved for documentation (RFC 5737).
-pub fn own_address() -> IpAddr {
-    let ask = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

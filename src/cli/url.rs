@@ -4,8 +4,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use spotter::app::{Failure, own_address, state};
+use spotter::app::{Failure, state};
 use spotter::auth::{self, Guard};
+use spotter::board::own_address;
 use spotter::config::Config;
 use spotter::files::{self, Replaced};
 use spotter::setup;

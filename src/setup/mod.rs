@@ -1,5 +1,6 @@
 //! First start: takes the card's `spotter.toml`, judges it as `spotter check` does, and lays down plain files that the
-//! image's parts read; and the card's `mentra-app.env`, for the app that an image may carry. It runs as root, before the service, and changes nothing of the running system itself.
+//! image's parts read; and the card's `mentra-app.env`, for the app that an image may carry. It runs as root, before the
+//! service, and changes nothing of the running system itself.
 //!
 //! A file that is bad or absent changes nothing: what was taken last stays. Every file is replaced whole, so that a power
 //! cut leaves the old one or the new one, and only when it differs, so that a start writes nothing.

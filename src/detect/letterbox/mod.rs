@@ -350,3 +350,59 @@ fn pick<const N: usize>(row: &[i16], channel: usize, out: &mut [i16]) {
     let (groups, _) = row.as_chunks::<N>();
     out.iter_mut().zip(groups).for_each(|(out, group)| *out = group[channel]);
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::decode::{Colour, Matrix, Plane, Range};
+    use crate::detect::manifest::FitMode;
+
+    /// Elsewhere the plain loops are the only ones; here nothing else would run them where there is AVX2.
+    #[test]
+    fn the_plain_loops_and_those_for_avx2_paint_the_same() {
+        let spec = InputSpec {
+            width: 61,
+            height: 47,
+            layout: Layout::Nhwc,
+            channels: Channels::Rgb,
+            fit: FitMode::Letterbox,
+            pad: 114,
+            mean: [0.0; 3],
+            std: [255.0; 3],
+        };
+        let table: [u8; 256] = std::array::from_fn(|v| v as u8);
+        let bytes: Vec<u8> =
+            (0..200 * 150 * 3u32).map(|i| (i.wrapping_mul(i) / 7 % 251) as u8).collect();
+        let colour = Colour { matrix: Matrix::Bt709, range: Range::Limited };
+        for format in [PixelFormat::I420, PixelFormat::Nv12, PixelFormat::Rgb] {
+            // Four, eight and more taps.
+            for (w, h) in [(90usize, 64usize), (200, 150), (30, 20)] {
+                let half = w.div_ceil(2);
+                let strides = match format {
+                    PixelFormat::I420 => [w, half, half],
+                    PixelFormat::Nv12 => [w, half * 2, 0],
+                    PixelFormat::Rgb => [w * 3, 0, 0],
+                };
+                let planes = strides.map(|stride| Plane { data: &bytes, stride });
+                let (width, height) = (w as u32, h as u32);
+                let picture = PictureView { width, height, format, colour, planes };
+                let plan = Plan::new(&spec, (width, height, format));
+                let painted = |avx2: bool| {
+                    let mut scratch = Scratch::default();
+                    scratch.resize(&plan);
+                    let mut data = vec![0u8; 61 * 47 * 3];
+                    let tables = &[table; 3];
+                    let mut canvas = Canvas { data: &mut data, tables, spec: &spec };
+                    match avx2 {
+                        true => canvas.paint(&picture, &plan, &mut scratch).unwrap(),
+                        false => canvas.paint_inlined(&picture, &plan, &mut scratch).unwrap(),
+                    }
+                    data
+                };
+                let plain = painted(false);
+                assert!(plain.iter().any(|v| *v != plain[0]));
+                assert_eq!(painted(true), plain, "{format:?} {w}x{h}");
+            }
+        }
+    }
+}

@@ -17,8 +17,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::publish::{OtherUrls, publish_url};
-use crate::app::own_address;
 use crate::auth::{AuthError, Right, TokenInfo};
+use crate::board::own_address;
 use crate::media::advice::Advisor;
 use crate::media::{Advice, StreamId};
 use crate::web::Door;
