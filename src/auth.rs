@@ -54,6 +54,8 @@ impl fmt::Debug for Caller<'_> {
 pub struct Grant {
     /// The token's name, "loopback" or "anonymous": for logs, never a secret.
     pub who: String,
+    /// Which token it was, if one was needed: the beginning of its hash, no secret. A renewed token is another.
+    pub token: Option<String>,
     /// May displace a present publisher.
     pub takeover: bool,
 }
@@ -212,7 +214,7 @@ impl Guard {
             return Err(denied);
         };
         let ignored = (denied != Denied::NoToken).then_some(denied);
-        Ok((Grant { who: who.into(), takeover: false }, ignored))
+        Ok((Grant { who: who.into(), token: None, takeover: false }, ignored))
     }
 
     /// Whether a caller that was let in for one right also has another. A "no" is not counted as a denial.
@@ -254,6 +256,11 @@ impl Guard {
         self.state.read().tokens.list()
     }
 
+    /// Whether [`Grant::token`] is still good for anything.
+    pub fn knows(&self, token: &str) -> bool {
+        self.state.read().tokens.knows(token)
+    }
+
     pub fn revoke(&self, name: &str) -> Result<(), AuthError> {
         self.change(|tokens| tokens.remove(name))
     }
@@ -292,7 +299,7 @@ impl Guard {
     }
 
     /// Rereads the file when it changed: `spotter token revoke` must reach a running service.
-    fn look_at_file(&self) {
+    pub fn look_at_file(&self) {
         let due = |state: &State| state.looked.elapsed() >= Self::LOOK_EVERY;
         if !due(&self.state.read()) {
             return;
@@ -366,14 +373,15 @@ mod tests {
         for local in [LOCAL, "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
             for right in [Right::Publish, Right::Read, Right::Admin] {
                 let grant = guard.check(&from(local, None), right, None).unwrap();
-                assert_eq!(grant, Grant { who: "loopback".into(), takeover: false });
+                assert_eq!(grant, Grant { who: "loopback".into(), token: None, takeover: false });
             }
         }
         for away in [AWAY, "::ffff:192.0.2.7", "2001:db8::1", "0.0.0.0"] {
             let denied = guard.check(&from(away, None), Right::Read, None).unwrap_err();
             assert_eq!(denied, Denied::NoToken);
             let grant = guard.check(&from(away, Some(owner.expose())), Right::Admin, None);
-            assert_eq!(grant.unwrap(), Grant { who: "owner".into(), takeover: true });
+            let grant = grant.unwrap();
+            assert_eq!((grant.who.as_str(), grant.takeover), ("owner", true));
         }
         assert_eq!(guard.denials.no_token.get(), 4);
     }
@@ -418,7 +426,7 @@ mod tests {
         let cam = guard.add("cam", &[Right::Publish], Some(id("garden")), true).unwrap();
         let caller = from(AWAY, Some(cam.expose()));
         let grant = guard.check(&caller, Right::Publish, Some(&id("garden"))).unwrap();
-        assert_eq!(grant, Grant { who: "cam".into(), takeover: true });
+        assert_eq!((grant.who.as_str(), grant.takeover), ("cam", true));
         for (right, stream) in [
             (Right::Publish, Some(id("door"))),
             (Right::Publish, None),

@@ -102,6 +102,45 @@ fn a_publish_url_is_made_described_and_taken_back() {
 }
 
 #[test]
+fn what_the_command_line_takes_back_ends_a_present_publisher() {
+    if !on_path("ffmpeg") {
+        return skip("no ffmpeg; run ./setup.sh --test");
+    }
+    let service = Service::start(FAKES);
+    let token = |args: &[&str]| {
+        let mut command = spotter();
+        command.arg("token").args(args).arg("--config").arg(&service.config);
+        let out = command.output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let tokens = std::fs::read_to_string(service.config.with_file_name("state/tokens.toml"));
+    let tokens: toml::Table = tokens.unwrap().parse().unwrap();
+    let owners = tokens["token"][0]["secret"].as_str().unwrap();
+    let added = token(&["add", "ben", "--rights", "publish"]);
+    let bens = added.trim();
+    // Before that it would be let in from this machine all the same, and without the token.
+    until("the token is known", || service.log().contains("tokens read again"));
+    let url = |stream: &str, token: &str| {
+        format!("rtmp://127.0.0.1:{}/live/{stream}?token={token}", service.rtmp)
+    };
+    let (mut ben, mut owner) = (publish(&url("ben", bens)), publish(&url("house", owners)));
+    let online = |stream: &str| {
+        let (_, streams) = json(&service, "GET", "/api/v1/streams", "");
+        let all = streams["streams"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|s| s["stream"] == stream && s["status"] == "online")
+    };
+    until("both are there", || online("ben") && online("house"));
+
+    token(&["revoke", "ben"]);
+    until("ben is sent away", || ben.0.try_wait().unwrap().is_some());
+    assert!(owner.0.try_wait().unwrap().is_none() && online("house"));
+    token(&["renew"]);
+    until("so is who has the owner's old token", || owner.0.try_wait().unwrap().is_some());
+    service.stop();
+}
+
+#[test]
 fn what_is_no_publisher_is_not_listed_made_or_taken_back() {
     let service = Service::start(FAKES);
     let token = |args: &[&str]| {

@@ -129,7 +129,10 @@ impl Running {
                 _ = &mut self.tasks.ingest => break Err(Failure::gave_up("the RTMP listener ended")),
                 _ = signals.terminate.recv() => break Ok(()),
                 _ = signals.interrupt.recv() => break Ok(()),
-                _ = look.tick() => self.take_up(reloader.poll(), &reloader, &mut config_state).await,
+                _ = look.tick() => {
+                    self.take_up(reloader.poll(), &reloader, &mut config_state).await;
+                    self.send_away_who_has_no_token();
+                }
                 _ = signals.hangup.recv() => {
                     self.take_up(reloader.read(), &reloader, &mut config_state).await;
                     if let Err(error) = self.guard.reload() {
@@ -222,6 +225,14 @@ impl Running {
         }
         // Rates and rules are taken up with what is switched laid over them.
         self.control.set_base(changes.config);
+    }
+
+    /// `spotter token revoke` and `renew` change the file from outside.
+    fn send_away_who_has_no_token(&self) {
+        self.guard.look_at_file();
+        for stream in self.streams.send_away_unless(|token| self.guard.knows(token)) {
+            tracing::info!(%stream, "its publisher's token is not good any longer: sent away");
+        }
     }
 
     /// Sends the status if it says something new.

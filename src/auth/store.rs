@@ -154,7 +154,12 @@ impl Token {
             let stream = stream.map_or_else(|| "every stream".to_owned(), ToString::to_string);
             return Err(Denied::NotAllowed { right, stream });
         }
-        Ok(Grant { who: self.name.clone(), takeover: self.takeover })
+        Ok(Grant { who: self.name.clone(), token: Some(self.mark()), takeover: self.takeover })
+    }
+
+    /// Enough of the hash to tell tokens apart, and too little to be one.
+    fn mark(&self) -> String {
+        hex(&self.digest[..8])
     }
 
     /// Makes `digest` of what the file holds; `None` when it holds no secret or a broken one.
@@ -179,6 +184,10 @@ impl Tokens {
             }
         }
         found
+    }
+
+    pub(super) fn knows(&self, mark: &str) -> bool {
+        self.token.iter().any(|token| token.mark() == mark)
     }
 
     pub(super) fn add(&mut self, token: Token) -> Result<(), AuthError> {

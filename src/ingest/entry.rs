@@ -61,7 +61,9 @@ impl Entry {
         let grant = self.guard.may_publish(caller, id)?;
         let takeover = if grant.takeover { Takeover::Allowed } else { Takeover::Refused };
         let publication = self.streams.claim(id, takeover)?;
-        publication.sign(&grant.who);
+        if let Some(token) = &grant.token {
+            publication.sign(token);
+        }
         let resumed = publication.resume().is_some();
         info!(stream = %id, who = grant.who, resumed, "publisher began");
         Ok(publication)

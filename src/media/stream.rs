@@ -226,20 +226,20 @@ impl Streams {
         }
     }
 
-    /// Sends a stream's publisher away if it came in by the token of this name. Whether it was there.
-    pub fn send_away(&self, id: &StreamId, token: &str) -> bool {
-        let sent = {
-            let all = self.all.lock();
-            let Some(stream) = all.get(id) else { return false };
+    /// Sends every publisher away that came in by a token which is no longer good. Whose streams they were.
+    pub fn send_away_unless(&self, good: impl Fn(&str) -> bool) -> Vec<StreamId> {
+        let over = |stream: &Stream| {
             let mut seat = stream.seat.lock();
-            let there = seat.left.is_none() && seat.by.as_deref() == Some(token);
-            if there {
+            let over = seat.left.is_none() && seat.by.as_deref().is_some_and(|by| !good(by));
+            if over {
                 seat.clear();
                 seat.revoked = true;
             }
-            there
+            over
         };
-        if sent {
+        let sent: Vec<StreamId> =
+            self.all.lock().values().filter(|s| over(s)).map(|s| s.id.clone()).collect();
+        if !sent.is_empty() {
             self.announce();
         }
         sent
@@ -396,7 +396,7 @@ impl Publication {
         }
     }
 
-    /// Says by which token's name the publisher came in, so that it can be sent away with it.
+    /// Says by which token the publisher came in, so that it can be sent away with it.
     pub fn sign(&self, token: &str) {
         let mut seat = self.stream.seat.lock();
         if seat.turn == self.turn {
@@ -509,19 +509,20 @@ mod tests {
     #[test]
     fn a_publisher_is_sent_away_with_its_token_and_nobody_else() {
         let streams = streams();
+        let revoke = |token: &str| streams.send_away_unless(|by| by != token);
         let cam = streams.claim(&id("a"), Takeover::Refused).unwrap();
-        assert!(!streams.send_away(&id("a"), "cam"), "it has no name yet");
+        assert!(revoke("cam").is_empty(), "it came without a token");
         cam.sign("cam");
-        assert!(!streams.send_away(&id("a"), "other") && !streams.send_away(&id("b"), "cam"));
-        assert!(streams.send_away(&id("a"), "cam"));
+        assert!(revoke("other").is_empty());
+        assert_eq!(revoke("cam"), [id("a")]);
         assert!(cam.displaced().is_cancelled());
         assert_eq!(cam.why_displaced(), Displaced::Revoked);
         assert_eq!(streams.watch().borrow()[0].status, StreamStatus::Waiting);
-        assert!(!streams.send_away(&id("a"), "cam"), "it is gone");
+        assert!(revoke("cam").is_empty(), "it is gone");
         // Its place is free for another, and what the first does late does not matter.
         let other = streams.claim(&id("a"), Takeover::Refused).unwrap();
         cam.sign("cam");
-        assert!(!streams.send_away(&id("a"), "cam"));
+        assert!(revoke("cam").is_empty());
         drop(cam);
         assert_eq!(streams.watch().borrow()[0].status, StreamStatus::Online);
         assert!(!other.displaced().is_cancelled());

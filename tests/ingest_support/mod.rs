@@ -28,10 +28,10 @@ struct TestGate {
 impl Gate for TestGate {
     fn may_publish(&self, caller: &Caller<'_>, _: &StreamId) -> Result<Grant, Denied> {
         match caller.token {
-            None if self.open => Ok(Grant { who: "anyone".into(), takeover: false }),
+            None if self.open => Ok(Grant { who: "anyone".into(), token: None, takeover: false }),
             None => Err(Denied::NoToken),
-            Some("good") => Ok(Grant { who: "good".into(), takeover: false }),
-            Some("boss") => Ok(Grant { who: "boss".into(), takeover: true }),
+            Some("good") => Ok(Grant { who: "good".into(), token: None, takeover: false }),
+            Some("boss") => Ok(Grant { who: "boss".into(), token: None, takeover: true }),
             Some(_) => Err(Denied::BadToken),
         }
     }

@@ -168,8 +168,9 @@ async fn revoke_publisher(
     let (token, stream) = find(&door, id)?;
     let (guard, name) = (Arc::clone(&door.ctx.guard), token.name.clone());
     off(move || guard.revoke(&name)).await?;
-    let sent_away = door.ctx.streams.send_away(&stream, &token.name);
-    tracing::info!(publisher = token.name, %stream, sent_away, "publish URL taken back");
+    let guard = &door.ctx.guard;
+    let sent_away = door.ctx.streams.send_away_unless(|token| guard.knows(token));
+    tracing::info!(publisher = token.name, %stream, ?sent_away, "publish URL taken back");
     Ok(StatusCode::NO_CONTENT)
 }
 
