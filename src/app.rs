@@ -338,6 +338,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         srt = who.addresses.srt,
         websocket = who.addresses.websocket,
         mqtt = who.addresses.mqtt,
+        mqtts = who.addresses.mqtts,
         web = who.addresses.web,
         "spotter listens"
     );

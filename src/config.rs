@@ -18,7 +18,7 @@ pub use appliance::{Announce, Machine, Network, Password, Update};
 pub use attached::{
     Button, Gpio, GpioBackend, Led, Line, Output, Pull, Source, SourceBackend, SourceFormat,
 };
-pub use exits::{Mqtt, Relay, Web, WebSocket};
+pub use exits::{Mqtt, MqttTls, Relay, Web, WebSocket};
 pub use load::{ConfigError, Fault, Loaded, decode, load, locate, parse};
 pub use validate::Problem;
 

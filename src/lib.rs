@@ -6,6 +6,7 @@ pub mod config; // what the owner asked for, checked
 pub mod control; // what is switched while it runs
 pub mod pause; // nothing is seen or recorded for a while
 pub mod auth; // who may come through which door
+pub mod tls; // a door that encrypts
 
 pub mod ingest; // RTMP connections -> access units
 pub mod source; // cameras of this machine -> access units

@@ -328,13 +328,16 @@ impl From<RelayStatus> for RelayInUse {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct Addresses {
     pub rtmp: String,
-    /// These two are left out where their door is closed.
+    /// Those with TLS, and SRT's, are left out where their door is closed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub rtmps: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub srt: String,
     pub websocket: String,
     pub mqtt: String,
+    /// The embedded broker's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mqtts: String,
     pub web: String,
 }
 
@@ -592,6 +595,7 @@ mod tests {
                 srt: String::new(),
                 websocket: "0.0.0.0:8765".into(),
                 mqtt: String::new(),
+                mqtts: String::new(),
                 web: "0.0.0.0:8080".into(),
             },
             mqtt: LinkState::Up { broker: "mqtt://192.0.2.9:1883".into() },

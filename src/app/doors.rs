@@ -11,8 +11,8 @@ use crate::auth::FirstStart;
 use crate::board::own_address;
 use crate::config::{self, Config};
 use crate::ingest::srt::SrtDoor;
-use crate::ingest::tls::TlsDoor;
 use crate::mqtt;
+use crate::tls::TlsDoor;
 use crate::wire::Addresses;
 
 pub(super) struct Doors {
@@ -20,7 +20,7 @@ pub(super) struct Doors {
     pub(super) rtmps: Option<TlsDoor>,
     pub(super) srt: Option<SrtDoor>,
     pub(super) websocket: Option<TcpListener>,
-    pub(super) mqtt: Option<TcpListener>,
+    pub(super) mqtt: Option<mqtt::Public>,
     pub(super) web: Option<TcpListener>,
     /// On the same port as `web`.
     pub(super) webrtc: Option<Udp>,
@@ -31,7 +31,7 @@ impl Doors {
         raise_file_limit();
         let rtmp = bind("ingest.listen", config.ingest.listen).await?;
         let rtmps = match config.ingest.tls.is_on() {
-            true => Some(bind_tls(&config.ingest.tls).await?),
+            true => Some(bind_rtmps(&config.ingest).await?),
             false => None,
         };
         let srt = match config.ingest.srt.enabled {
@@ -61,7 +61,8 @@ impl Doors {
             let bound = door.and_then(|d| d.local_addr().ok());
             bound.map(|a| reachable(a, own).to_string()).unwrap_or_default()
         };
-        let mqtt = dial(self.mqtt.as_ref());
+        let mqtt = dial(self.mqtt.as_ref().map(|public| &public.plain));
+        let mqtts = self.mqtt.as_ref().and_then(|public| public.tls.as_ref());
         Addresses {
             rtmp: dial(Some(&self.rtmp)),
             rtmps: dial(self.rtmps.as_ref().map(TlsDoor::listener)),
@@ -73,6 +74,7 @@ impl Doors {
             websocket: dial(self.websocket.as_ref()),
             web: dial(self.web.as_ref()),
             mqtt: if config.mqtt.broker.is_empty() { mqtt } else { config.mqtt.broker.clone() },
+            mqtts: dial(mqtts.map(TlsDoor::listener)),
         }
     }
 
@@ -80,7 +82,8 @@ impl Doors {
     pub(super) fn services(&self, node: &str, config: &Config) -> Vec<Service> {
         let at = |door: Option<&TcpListener>| door.and_then(|d| d.local_addr().ok());
         let rtmp = at(Some(&self.rtmp));
-        let (mqtt, web) = (at(self.mqtt.as_ref()), at(self.web.as_ref()));
+        let (mqtt, web) =
+            (at(self.mqtt.as_ref().map(|public| &public.plain)), at(self.web.as_ref()));
         let publish = || "/live/stream".to_owned();
         let mut services = Vec::new();
         let mut add = |kind, at: Option<SocketAddr>, properties| {
@@ -118,7 +121,7 @@ impl Doors {
             let at = reachable(at, own);
             eprintln!("spotter:   read detections at    ws://{at}/live?token={token}");
         }
-        if let Some(Ok(at)) = self.mqtt.as_ref().map(TcpListener::local_addr) {
+        if let Some(Ok(at)) = self.mqtt.as_ref().map(|public| public.plain.local_addr()) {
             let at = reachable(at, own);
             eprintln!("spotter:   or over MQTT at       mqtt://{at}, user owner, password {token}");
         }
@@ -142,9 +145,9 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-async fn bind_tls(config: &config::Tls) -> Result<TlsDoor, Failure> {
-    TlsDoor::bind(config).await.map_err(|error| {
-        let at = config.listen;
+async fn bind_rtmps(config: &config::Ingest) -> Result<TlsDoor, Failure> {
+    TlsDoor::bind("ingest.tls", &config.tls).await.map_err(|error| {
+        let at = config.tls.listen;
         Failure::unavailable(format!(
             "no RTMPS on {at}: {error}; mend that, or leave ingest.tls.certificate and key empty"
         ))

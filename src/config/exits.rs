@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::any;
+use super::{Tls, any};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +27,7 @@ pub struct Mqtt {
     pub base_topic: String,
     /// The embedded broker's door and limits.
     pub listen: SocketAddr,
+    pub tls: MqttTls,
     pub max_connections: usize,
     pub max_connections_per_address: usize,
     pub max_packet_bytes: usize,
@@ -39,6 +40,22 @@ pub struct Mqtt {
     pub discovery_prefix: String,
     /// A whole picture of each live stream every so many seconds, for Home Assistant's camera; 0: none.
     pub camera_interval_s: u64,
+}
+
+/// The embedded broker's door with TLS: the same as [`Tls`], at another port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MqttTls {
+    pub listen: SocketAddr,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl MqttTls {
+    pub fn as_tls(&self) -> Tls {
+        let (certificate, key) = (self.certificate.clone(), self.key.clone());
+        Tls { listen: self.listen, certificate, key }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,6 +132,7 @@ impl Default for Mqtt {
             client_key_file: PathBuf::new(),
             base_topic: "spotter".into(),
             listen: any(1883),
+            tls: MqttTls::default(),
             max_connections: 64,
             max_connections_per_address: 32,
             max_packet_bytes: 1 << 20,
@@ -125,6 +143,12 @@ impl Default for Mqtt {
             discovery_prefix: "homeassistant".into(),
             camera_interval_s: 0,
         }
+    }
+}
+
+impl Default for MqttTls {
+    fn default() -> Self {
+        Self { listen: any(8883), certificate: PathBuf::new(), key: PathBuf::new() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Area, Config, Delegate, LabelRules, Source};
+use super::{Area, Config, Delegate, LabelRules, Source, Tls};
 use crate::media::StreamId;
 use crate::relay::target::Target;
 
@@ -63,6 +63,16 @@ impl Problems {
     pub(super) fn file(&mut self, key: &str, path: &Path) {
         let fine = path.as_os_str().is_empty() || path.is_file();
         self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
+    }
+
+    fn tls(&mut self, section: &str, tls: &Tls) {
+        let key = format!("{section}.key");
+        self.file(&format!("{section}.certificate"), &tls.certificate);
+        self.file(&key, &tls.key);
+        let lone = tls.is_on() == tls.key.as_os_str().is_empty();
+        self.unless(!lone, &key, || {
+            "certificate and key go together: name both, or none for no TLS".into()
+        });
     }
 }
 
@@ -133,13 +143,7 @@ impl Config {
         p.between("ingest.reader_stall_timeout_s", i.reader_stall_timeout_s, 1, 300);
         p.between("ingest.reconnect_grace_s", i.reconnect_grace_s, 0, 3600);
         p.between("ingest.gop_budget_bytes", i.gop_budget_bytes, 1 << 20, 256 << 20);
-        let tls = &i.tls;
-        p.file("ingest.tls.certificate", &tls.certificate);
-        p.file("ingest.tls.key", &tls.key);
-        let lone = tls.is_on() == tls.key.as_os_str().is_empty();
-        p.unless(!lone, "ingest.tls.key", || {
-            "certificate and key go together: name both, or none for no RTMPS".into()
-        });
+        p.tls("ingest.tls", &i.tls);
         let srt = &i.srt;
         p.between("ingest.srt.latency_ms", srt.latency_ms, 20, 8000);
         // What stands in a URL as it is: SRT clients differ in what they undo.
@@ -237,6 +241,11 @@ impl Config {
             "a client certificate needs both mqtt.client_cert_file and mqtt.client_key_file"
                 .to_owned()
         });
+        let tls = m.tls.as_tls();
+        p.tls("mqtt.tls", &tls);
+        p.unless(!tls.is_on() || crate::mqtt::has_embedded(m), "mqtt.tls.certificate", || {
+            "is the embedded broker's, which does not run: set mqtt.embedded = true, or for your own broker mqtts:// and mqtt.ca_file".to_owned()
+        });
         p.between("mqtt.max_connections", m.max_connections, 2, 10_000);
         p.between("mqtt.max_connections_per_address", m.max_connections_per_address, 2, 10_000);
         p.between("mqtt.max_packet_bytes", m.max_packet_bytes, 16 << 10, 64 << 20);
@@ -315,6 +324,9 @@ impl Config {
         }
         if self.mqtt.enabled && crate::mqtt::has_embedded(&self.mqtt) {
             doors.push(("mqtt.listen", self.mqtt.listen));
+            if self.mqtt.tls.as_tls().is_on() {
+                doors.push(("mqtt.tls.listen", self.mqtt.tls.listen));
+            }
         }
         for (n, (key, address)) in doors.iter().enumerate() {
             let clash = doors[..n].iter().find(|(_, a)| a == address && a.port() != 0);

@@ -23,7 +23,6 @@ mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timeline;
-pub mod tls;
 mod url;
 
 pub use counters::IngestCounters;

@@ -18,11 +18,11 @@ use super::connection;
 use super::counters::IngestCounters;
 use super::end::{ConnectionError, End};
 use super::entry::Entry;
-use super::tls::TlsDoor;
 use crate::auth::{Caller, Denied, Full, Grant, Guard, Places, Right};
 use crate::config::Ingest;
 use crate::media::{StreamId, Streams};
 use crate::relay::ReaderCounters;
+use crate::tls::{self, TlsDoor};
 
 /// Who judges publishers and readers; the [`Guard`] except in tests.
 pub trait Gate: fmt::Debug + Send + Sync {
@@ -79,7 +79,7 @@ pub async fn run(
             () = shutdown.cancelled() => break,
             Some(ended) = tasks.join_next() => note_panic(&ctx, ended),
             _ = sweep.tick() => ctx.streams.sweep(Instant::now()),
-            accepted = accept(&listener, tls.as_ref()) => match accepted {
+            accepted = tls::accept(&listener, tls.as_ref()) => match accepted {
                 Ok((socket, peer, acceptor)) => {
                     back_off = MIN_BACK_OFF;
                     admit((socket, acceptor), peer, &ctx, &places, &mut tasks, &shutdown);
@@ -96,23 +96,6 @@ pub async fn run(
     drop((listener, tls));
     while let Some(ended) = tasks.join_next().await {
         note_panic(&ctx, ended);
-    }
-}
-
-/// The next connection at either door, and what it is to be encrypted with.
-async fn accept(
-    listener: &TcpListener,
-    tls: Option<&TlsDoor>,
-) -> io::Result<(TcpStream, SocketAddr, Option<TlsAcceptor>)> {
-    let Some(tls) = tls else {
-        let (socket, peer) = listener.accept().await?;
-        return Ok((socket, peer, None));
-    };
-    tokio::select! {
-        plain = listener.accept() => plain.map(|(socket, peer)| (socket, peer, None)),
-        secured = tls.listener.accept() => {
-            secured.map(|(socket, peer)| (socket, peer, Some(tls.acceptor.clone())))
-        }
     }
 }
 

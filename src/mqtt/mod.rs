@@ -57,12 +57,14 @@ use crate::media::{StreamId, Streams};
 use crate::pause::Pause;
 use crate::snapshots::Snapshots;
 use crate::store::clock::Clock;
+use crate::tls::{TlsDoor, TlsError};
 use crate::track::{Counts, Event, Visit};
 use crate::update::Desk;
 use crate::wire::{Encoded, Kept, LinkState, NodeStats, NodeStatus};
 use client::Side;
 use outbox::Outbox;
 
+pub use broker::Public;
 pub use link::LinkError;
 pub(crate) use link::SYSTEM_CERTIFICATES;
 
@@ -143,18 +145,32 @@ pub struct Counters {
 pub enum MqttError {
     #[error("cannot listen on {address} for mqtt: {source}; stop what uses it, or set mqtt.listen")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(
+        "no mqtt with TLS on {address}: {source}; mend that, or leave mqtt.tls.certificate and key empty"
+    )]
+    Tls { address: SocketAddr, source: TlsError },
     #[error("the embedded broker cannot have its own door on loopback: {0}")]
     OwnDoor(io::Error),
 }
 
-/// Opens the embedded broker's door; `None` when there is none to open.
-pub async fn listen(config: &config::Mqtt) -> Result<Option<TcpListener>, MqttError> {
+/// Opens the embedded broker's doors; `None` when there are none to open.
+pub async fn listen(config: &config::Mqtt) -> Result<Option<Public>, MqttError> {
     if !config.enabled || !has_embedded(config) {
         return Ok(None);
     }
     let address = config.listen;
-    let listener = TcpListener::bind(address).await;
-    listener.map(Some).map_err(|source| MqttError::Listen { address, source })
+    let plain = TcpListener::bind(address).await;
+    let plain = plain.map_err(|source| MqttError::Listen { address, source })?;
+    let tls = config.tls.as_tls();
+    let tls = match tls.is_on() {
+        false => None,
+        true => {
+            let address = tls.listen;
+            let door = TlsDoor::bind("mqtt.tls", &tls).await;
+            Some(door.map_err(|source| MqttError::Tls { address, source })?)
+        }
+    };
+    Ok(Some(Public { plain, tls }))
 }
 
 /// Whether our own broker runs.
@@ -166,7 +182,7 @@ pub fn has_embedded(config: &config::Mqtt) -> bool {
 /// the broker still serves this machine's detections to nobody, and the client waits for no one.
 pub async fn run(
     ctx: Context,
-    public: Option<Arc<TcpListener>>,
+    public: Option<Arc<Public>>,
     shutdown: CancellationToken,
 ) -> Result<(), MqttError> {
     if !ctx.config.enabled {

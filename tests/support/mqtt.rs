@@ -144,7 +144,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
     let shutdown = CancellationToken::new();
     tokio::spawn(Arc::clone(&ctx.update).run(shutdown.clone()));
     let public = mqtt::listen(&ctx.config).await.unwrap();
-    let port = public.as_ref().map_or(0, |l| l.local_addr().unwrap().port());
+    let port = public.as_ref().map_or(0, |l| l.plain.local_addr().unwrap().port());
     let task = tokio::spawn(mqtt::run(ctx.clone(), public.map(Arc::new), shutdown.clone()));
     Node { dir, ctx, counts, shutdown, task, port }
 }

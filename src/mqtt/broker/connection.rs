@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use super::hub::{Seat, Wanted, Wire};
 use crate::auth::{Caller, Denied, Guard, Right};
 
 /// How long CONNECT may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take no bytes before it is given up.
 const STALL: Duration = Duration::from_secs(10);
 /// What is read before the caller is known.
@@ -36,6 +35,8 @@ pub(super) enum End {
     Gone,
     #[error("disconnected")]
     Goodbye,
+    #[error("no TLS: {0}")]
+    NoTls(String),
     #[error("no CONNECT within {} s", HANDSHAKE.as_secs())]
     NoConnect,
     #[error("silent for longer than its keep-alive")]
@@ -56,8 +57,8 @@ pub(super) enum End {
     Io(#[from] std::io::Error),
 }
 
-struct Connection<'a> {
-    socket: TcpStream,
+struct Connection<'a, S> {
+    socket: S,
     peer: IpAddr,
     inbox: BytesMut,
     out: BytesMut,
@@ -76,14 +77,12 @@ struct Session {
 }
 
 /// Serves one client to its end.
-pub(super) async fn serve(
-    socket: TcpStream,
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
     peer: SocketAddr,
     door: &Door,
     stop: &CancellationToken,
 ) -> End {
-    // A message is written whole; waiting for more would only add latency.
-    let _ = socket.set_nodelay(true);
     let peer = peer.ip();
     let mut c = Connection { socket, peer, inbox: BytesMut::new(), out: BytesMut::new(), door };
     let (mut session, will) = match c.handshake(stop).await {
@@ -123,7 +122,7 @@ async fn publish_will(door: &Door, seat: &Seat, will: Will, stop: &CancellationT
     door.hub.publish(&seat.client_id, will.message);
 }
 
-impl Connection<'_> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn handshake(
         &mut self,
         stop: &CancellationToken,
@@ -345,7 +344,12 @@ impl Connection<'_> {
         if self.out.is_empty() {
             return Ok(());
         }
-        let written = timeout(STALL, self.socket.write_all(&self.out)).await;
+        let all = async {
+            self.socket.write_all(&self.out).await?;
+            // TLS keeps back what the kernel had no room for.
+            self.socket.flush().await
+        };
+        let written = timeout(STALL, all).await;
         self.out.clear();
         // A burst's memory is not kept for ever.
         if self.out.capacity() > 4 * GATHER_BYTES {
@@ -394,7 +398,7 @@ fn random_id() -> String {
     format!("auto-{:016x}", rand::random::<u64>())
 }
 
-impl std::fmt::Debug for Connection<'_> {
+impl<S> std::fmt::Debug for Connection<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
     }
@@ -407,7 +411,7 @@ mod tests {
     use crate::auth::{Places, Rarely};
     use crate::config;
     use bytes::{BufMut as _, Bytes};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
 
     const AWAY: &str = "192.0.2.7:5000";

@@ -1,5 +1,5 @@
 //! The broker we bring along, for a node that has no other: MQTT 3.1.1 and 5, QoS 0 and 1 out, 0 to 2 in, retained
-//! messages, wills and lasting sessions, all in bounded memory. No TLS, no shared subscriptions.
+//! messages, wills and lasting sessions, all in bounded memory. No shared subscriptions.
 
 pub mod codec;
 mod connection;
@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Guard, Place, Places, Rarely};
 use crate::config;
 use crate::health::Counter;
+use crate::tls::{self, TlsDoor};
 use connection::End;
 use hub::{Hub, HubLimits};
 
@@ -31,6 +33,8 @@ pub struct Counters {
     pub refused_busy: Counter,
     pub refused_denied: Counter,
     pub malformed: Counter,
+    /// Came to the door with TLS and did not speak it, or did not trust us.
+    pub tls_failed: Counter,
     /// Gave nothing for longer than promised, or took nothing.
     pub timed_out: Counter,
     pub published: Counter,
@@ -54,6 +58,13 @@ struct Door {
     max_packet: usize,
     places: Arc<Places>,
     rarely: Rarely,
+}
+
+/// The doors for everyone.
+#[derive(Debug)]
+pub struct Public {
+    pub plain: TcpListener,
+    pub tls: Option<TlsDoor>,
 }
 
 /// A broker that has its own door on loopback, and optionally the public one.
@@ -89,13 +100,14 @@ impl Broker {
 
     /// Serves both doors until `stop`, then lets every client have what waits for it. Our own client is heard to its
     /// end first: what it said last is what the others must still get.
-    pub async fn run(self, public: Option<Arc<TcpListener>>, stop: CancellationToken) {
+    pub async fn run(self, public: Option<Arc<Public>>, stop: CancellationToken) {
         let end = CancellationToken::new();
         let _end_on_drop = end.clone().drop_guard();
         let (own, others) = (TaskTracker::new(), TaskTracker::new());
         let accept_public = async {
-            if let Some(listener) = &public {
-                accept(listener, &self.door, &others, Limited::Yes, &end).await;
+            if let Some(public) = &public {
+                let doors = (&public.plain, public.tls.as_ref());
+                accept(doors, &self.door, &others, Limited::Yes, &end).await;
             }
         };
         let sweep = async {
@@ -106,7 +118,7 @@ impl Broker {
         };
         let serve = async {
             tokio::join!(
-                accept(&self.own, &self.door, &own, Limited::No, &end),
+                accept((&self.own, None), &self.door, &own, Limited::No, &end),
                 accept_public,
                 sweep
             );
@@ -132,15 +144,15 @@ enum Limited {
 }
 
 async fn accept(
-    listener: &TcpListener,
+    (plain, tls): (&TcpListener, Option<&TlsDoor>),
     door: &Arc<Door>,
     tasks: &TaskTracker,
     limited: Limited,
     end: &CancellationToken,
 ) {
     loop {
-        let accepted = listener.accept().await;
-        let (socket, peer) = match accepted {
+        let accepted = tls::accept(plain, tls).await;
+        let (socket, peer, acceptor) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Mostly: no file descriptors left. Trying again at once would only burn time.
@@ -165,18 +177,23 @@ async fn accept(
             },
         };
         door.counters.connections.inc();
-        tasks.spawn(one(socket, peer, Arc::clone(door), end.clone(), place));
+        tasks.spawn(one((socket, acceptor), peer, Arc::clone(door), end.clone(), place));
     }
 }
 
 async fn one(
-    socket: TcpStream,
+    (socket, acceptor): (TcpStream, Option<TlsAcceptor>),
     peer: SocketAddr,
     door: Arc<Door>,
     stop: CancellationToken,
     place: Option<Place>,
 ) {
-    let end = connection::serve(socket, peer, &door, &stop).await;
+    // A message is written whole; waiting for more would only add latency.
+    let _ = socket.set_nodelay(true);
+    let end = match acceptor {
+        None => connection::serve(socket, peer, &door, &stop).await,
+        Some(acceptor) => secured(acceptor, socket, peer, &door, &stop).await,
+    };
     drop(place);
     match &end {
         End::Goodbye | End::Gone | End::Stopped | End::Displaced => {
@@ -184,8 +201,29 @@ async fn one(
             return;
         }
         End::Denied(_) | End::IdTaken(_) => door.counters.refused_denied.inc(),
+        End::NoTls(_) => door.counters.tls_failed.inc(),
         End::NoConnect | End::Silent | End::Stalled => door.counters.timed_out.inc(),
         End::Malformed(_) | End::Io(_) => {}
     }
     door.rarely.log(|untold| tracing::info!(%peer, %end, untold, "mqtt client turned away"));
+}
+
+async fn secured(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    door: &Door,
+    stop: &CancellationToken,
+) -> End {
+    // In a box: what only the beginning needs is given back.
+    let secured = Box::pin(tokio::time::timeout(connection::HANDSHAKE, acceptor.accept(socket)));
+    let secured = tokio::select! {
+        secured = secured => secured,
+        () = stop.cancelled() => return End::Stopped,
+    };
+    match secured {
+        Ok(Ok(socket)) => connection::serve(socket, peer, door, stop).await,
+        Ok(Err(error)) => End::NoTls(error.to_string()),
+        Err(_) => End::NoTls(format!("not within {} s", connection::HANDSHAKE.as_secs())),
+    }
 }

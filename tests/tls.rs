@@ -1,4 +1,4 @@
-//! RTMPS with real parts: ffmpeg publishes and reads with a certificate of openssl's; who speaks no TLS there is turned away.
+//! Doors with TLS, with real parts: ffmpeg and mosquitto's clients, and a certificate of openssl's; who speaks no TLS there is turned away.
 #![allow(clippy::unwrap_used)] // a test may end at the first surprise
 
 mod support;
@@ -85,6 +85,55 @@ fn a_stream_is_published_and_read_by_tls() {
     let _ = plain.read_to_end(&mut Vec::new());
     drop(silent);
     assert!(anna.0.try_wait().unwrap().is_none(), "{}", service.log());
+    service.stop();
+}
+
+#[test]
+fn the_embedded_broker_is_reached_by_tls() {
+    if !on_path("mosquitto_sub") || !on_path("openssl") {
+        return skip("no mosquitto_sub or openssl; run ./setup.sh --test");
+    }
+    let port = free_port();
+    let service = Service::start_with(|dir| {
+        let (certificate, key) = certificate(dir, "own");
+        format!(
+            "mqtt.tls = {{ listen = \"127.0.0.1:{port}\", certificate = {certificate:?}, \
+             key = {key:?} }}\nmqtt.stats_interval_s = 1\n{FAKES}"
+        )
+    });
+    let trusted = service.dir.path().join("own.pem");
+    let listen = |port: u16, args: &[&str]| {
+        let mut client = Command::new("mosquitto_sub");
+        client.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-W", "30"]).args(args);
+        client.output().unwrap()
+    };
+    let ca = trusted.to_str().unwrap();
+    for version in ["mqttv311", "mqttv5"] {
+        // All that is retained, and a statistic or two after it.
+        let tls = ["--cafile", ca, "-V", version, "-t", "spotter/test/#", "-C", "8", "-v"];
+        let heard = listen(port, &tls);
+        let heard = String::from_utf8_lossy(&heard.stdout).into_owned();
+        assert!(heard.contains("spotter/test/available online"), "{heard}");
+        assert!(heard.contains("spotter/test/stats {"), "{heard}");
+        assert!(heard.contains(&format!("\"mqtts\":\"127.0.0.1:{port}\"")), "{heard}");
+    }
+
+    // One who does not trust us, one who speaks plain MQTT, and at the other door one who speaks TLS.
+    let other = certificate(service.dir.path(), "other").0;
+    let topic = ["-t", "spotter/test/available", "-C", "1"];
+    let refused = |port, more: &[&str]| {
+        let refused = listen(port, &[&topic, more].concat());
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    };
+    refused(port, &["--cafile", other.to_str().unwrap()]);
+    refused(port, &[]);
+    refused(service.mqtt, &["--cafile", ca]);
+    until(&service, "they are counted", || {
+        counted(&service, "broker", "tls_failed") >= 2
+            && counted(&service, "broker", "malformed") >= 1
+    });
+    let plain = listen(service.mqtt, &topic);
+    assert_eq!(String::from_utf8_lossy(&plain.stdout).trim(), "online");
     service.stop();
 }
 
