@@ -148,7 +148,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         let store = Arc::clone(&store);
         move || store.counters()
     });
-    let tracking = Tracking::new(&config);
+    let tracking = Tracking::new(&config, Arc::clone(&streams));
     let keys = (Arc::clone(&guard), who.addresses.clone());
     let local = Local::new(&config, &dir, &board, &streams, tracking.counts.subscribe(), keys);
     groups.read("sources", {
@@ -226,7 +226,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         readers,
         reader_counters,
     };
-    tokio::spawn(Arc::clone(&tracking).run(Arc::clone(&streams), exits_stop.clone()));
+    tokio::spawn(Arc::clone(&tracking).run(exits_stop.clone()));
     let keep = Arc::clone(&store).follow(
         tracking.events.subscribe(),
         snapshots.portraits.subscribe(),

@@ -55,7 +55,11 @@ fn a_live_stream_is_described_pictured_and_counted() {
     if let Some(missing) = missing_parts() {
         return skip(&missing);
     }
-    let service = Service::start("");
+    // A relay whose target is not there, and a camera that is not: both have names that no metric's name may have in it.
+    let service = Service::start(
+        "[[relay]]\nname = \"my-cloud\"\nstream = \"garden\"\nurl = \"rtmp://127.0.0.1:9/live/x\"\n\
+         [[source]]\nstream = \"my-cam\"\ndevice = \"/dev/no-such-camera\"\n",
+    );
     let _publisher = publish(&service, "garden");
     let stream = || json(&service, "/api/v1/streams")["streams"][0].clone();
     until("animals of the stream", || stream()["animals_total"].as_u64() > Some(0));
@@ -104,6 +108,11 @@ fn a_live_stream_is_described_pictured_and_counted() {
     let metrics = String::from_utf8(metrics).unwrap();
     assert_eq!(status, 200);
     assert!(metrics.contains("spotter_stream_online{stream=\"garden\"} 1"), "{metrics}");
+    let tried = "spotter_relay_state{relay=\"my-cloud\",stream=\"garden\",state=\"idle\"} 0";
+    assert!(metrics.contains(tried), "{metrics}");
+    assert!(metrics.contains("spotter_source_failures_total{stream=\"my-cam\"} 1"), "{metrics}");
+    let unsaid: Vec<_> = metrics.lines().filter(|line| line.contains("Counted: ")).collect();
+    assert!(unsaid.is_empty(), "src/web/metrics.help does not say what these count: {unsaid:?}");
     promtool(&metrics);
     assert_eq!(json(&service, "/readyz")["ready"], true);
     schemathesis(&service);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::detect::Detections;
 use crate::media::{StreamId, Streams};
-use crate::track::{BetterPicture, Counts, Event, Passed, Rules, Tracks};
+use crate::track::{BetterPicture, Counts, Event, EventKind, Passed, Rules, Tracks};
 
 /// Events an exit may fall behind before it loses the oldest; a visit has a handful.
 const EVENT_BACKLOG: usize = 256;
@@ -27,6 +27,7 @@ pub type AllCounts = BTreeMap<StreamId, Counts>;
 /// Shared by the detector's thread and the service; each holds the lock for well below a millisecond.
 pub(super) struct Tracking {
     state: Mutex<State>,
+    streams: Arc<Streams>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
     pub(super) counts: watch::Sender<AllCounts>,
 }
@@ -37,10 +38,11 @@ struct State {
 }
 
 impl Tracking {
-    pub(super) fn new(config: &Config) -> Arc<Self> {
+    pub(super) fn new(config: &Config, streams: Arc<Streams>) -> Arc<Self> {
         let state = State { tracks: Tracks::new(1, Box::new(suffix)), config: config.clone() };
         Arc::new(Self {
             state: Mutex::new(state),
+            streams,
             events: broadcast::Sender::new(EVENT_BACKLOG),
             counts: watch::Sender::default(),
         })
@@ -62,10 +64,10 @@ impl Tracking {
     }
 
     /// Ends visits that time or the lack of their stream ended. Called often; cheap.
-    pub(super) fn follow(&self, streams: &Streams) {
+    pub(super) fn follow(&self) {
         let mut state = self.state.lock();
         let State { tracks, config } = &mut *state;
-        let live = streams.list();
+        let live = self.streams.list();
         let detects = |id: &StreamId| config.stream.get(id.as_str()).is_none_or(|s| s.detect);
         let gone = tracks.retain(|id| detects(id) && live.iter().any(|s| s.id == *id));
         let lost = tracks.tick(Instant::now());
@@ -75,10 +77,10 @@ impl Tracking {
     }
 
     /// Does so until `stop`.
-    pub(super) async fn run(self: Arc<Self>, streams: Arc<Streams>, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = tokio::time::interval(TICK);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            self.follow(&streams);
+            self.follow();
         }
     }
 
@@ -99,6 +101,10 @@ impl Tracking {
         for event in events {
             let visit = &event.after;
             tracing::debug!(kind = event.kind.name(), stream = %visit.stream, label = %visit.label, id = %visit.id, top_score = visit.top_score, "visit");
+            let began = event.kind == EventKind::New;
+            if let Some(stream) = self.streams.get(&visit.stream).filter(|_| began) {
+                stream.counters.animals.inc();
+            }
             // No exit listens: nothing is lost that anyone wanted.
             let _ = self.events.send(event);
         }

@@ -158,7 +158,7 @@ fn detect_frame(
         infer: ended - started,
         total: ended.saturating_duration_since(frame.arrived.mono),
     };
-    count(stream, &timings, items.len());
+    count(stream, &timings);
     Ok(Detections {
         stream: frame.stream.clone(),
         seq: frame.seq,
@@ -172,10 +172,9 @@ fn detect_frame(
     })
 }
 
-fn count(stream: &Stream, timings: &Timings, animals: usize) {
+fn count(stream: &Stream, timings: &Timings) {
     let c = &stream.counters;
     c.frames_detected.inc();
-    c.animals.add(animals as u64);
     c.decode.record(timings.decode);
     c.wait.record(timings.wait);
     c.infer.record(timings.infer);

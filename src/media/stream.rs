@@ -90,6 +90,7 @@ pub struct StreamCounters {
     pub frames_not_due: Counter,
     pub frames_displaced: Counter,
     pub frames_detected: Counter,
+    /// Visits that began.
     pub animals: Counter,
     #[serde(skip)]
     pub decode: Latency,

@@ -46,6 +46,19 @@ pub enum RelayState {
     Failed,
 }
 
+impl RelayState {
+    pub const ALL: [Self; 4] = [Self::Idle, Self::Connecting, Self::Live, Self::Failed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One relay as an onlooker sees it, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayStatus {
