@@ -150,6 +150,29 @@ fn bad_requests_are_refused_by_name() {
     }
     let bearer = "Via: proxy\r\nAuthorization: Bearer wrong\r\n";
     assert_eq!(code("/api/v1/status", bearer), (401, "bad_token".to_owned()));
+    // A body that stops half-way, of somebody unknown, and one that is too long.
+    let port = service.web;
+    let half = move |path: &str, length: usize| {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let host = format!("Host: 127.0.0.1:{port}\r\nX-Forwarded-For: 192.0.2.1");
+        let kind = "Content-Type: application/json";
+        let head =
+            format!("POST {path} HTTP/1.1\r\n{host}\r\n{kind}\r\nContent-Length: {length}\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        let _ = socket.write_all(&vec![b' '; length - 1]);
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut answer = String::new();
+        let _ = socket.read_to_string(&mut answer);
+        answer
+    };
+    let halves = ["/whep/x", "/whip/x", "/api/v1/publishers"];
+    let answers = halves.map(|path| std::thread::spawn(move || half(path, 1000)));
+    for answer in answers {
+        let answer = answer.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("cut_short"), "{answer}");
+    }
+    let answer = half("/api/v1/publishers", 1 << 20);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
     // A head without end, a method that is not there, and a request that is none.
     assert_eq!(get(&service, "/", &format!("X: {}\r\n", "y".repeat(40_000))).0, 431);
     let mut socket = TcpStream::connect(("127.0.0.1", service.web)).unwrap();

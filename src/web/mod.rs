@@ -4,6 +4,7 @@
 mod api; // /api/v1
 mod asked; // what a request asks for
 mod assets; // the page and its parts
+mod body; // what a request brings along
 mod error; // a refusal as JSON
 mod file; // answers with files, in part or whole
 mod flv; // live video as an endless FLV file
@@ -27,6 +28,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, StatusCode};
+use axum::middleware;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -139,7 +141,6 @@ const SEND_BUFFER: usize = 128 << 10;
 const GOODBYE: Duration = Duration::from_secs(2);
 
 fn router(door: &Arc<Door>) -> Router {
-    let limit = DefaultBodyLimit::max(door.ctx.config.max_body_bytes);
     Router::new()
         .merge(assets::routes())
         .merge(api::routes())
@@ -150,7 +151,9 @@ fn router(door: &Arc<Door>) -> Router {
             let message = "this path takes another method: see /api/v1/openapi.json";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "bad_method", message)
         })
-        .layer(limit)
+        // Bounded by `body`.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::clone(door), body::whole))
         .with_state(Arc::clone(door))
 }
 

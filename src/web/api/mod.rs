@@ -23,6 +23,8 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 
+pub(super) use update::BUNDLE;
+
 use super::{Door, flv, health, hls, live, metrics, whep, whip};
 
 #[derive(OpenApi)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt;
@@ -25,11 +25,11 @@ use crate::web::error::{ApiError, ErrorBody};
 use crate::web::visitor::Visitor;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
-    // A bundle is bounded where it is written.
-    let bundles =
-        OpenApiRouter::new().routes(routes!(send_bundle)).layer(DefaultBodyLimit::disable());
-    OpenApiRouter::new().routes(routes!(update_status, install_update)).merge(bundles)
+    OpenApiRouter::new().routes(routes!(update_status, install_update)).routes(routes!(send_bundle))
 }
+
+/// Where a bundle is sent to; it is bounded where it is written.
+pub(in crate::web) const BUNDLE: &str = "/api/v1/update/bundle";
 
 /// A sender that is silent for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
