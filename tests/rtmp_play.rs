@@ -63,6 +63,26 @@ fn packets(said: &str) -> Vec<(String, f64, bool)> {
 }
 
 #[test]
+fn a_stream_without_sound_promises_none() {
+    let Some((service, publisher)) = live() else { return };
+    drop(publisher);
+    let url = service.url("mute");
+    let args = ["-nostdin", "-v", "error", "-re", "-i", "demo/clip.mp4", "-an"];
+    let args = args.into_iter().chain(["-c", "copy", "-f", "flv", &url]);
+    let _publisher = Reaped::start(Command::new("ffmpeg").args(args).current_dir(root()));
+    std::thread::sleep(Duration::from_secs(2));
+    // A player that is promised sound waits for it, longer than it is given here.
+    for url in [url.clone(), format!("http://127.0.0.1:{}/flv/mute", service.web)] {
+        let mut args = PACKETS.to_vec();
+        args.extend(["-read_intervals", "%+#30", &url]);
+        let Some(output) = run("ffprobe", &args, 20) else { continue };
+        let packets = packets(&text(&output));
+        assert!(packets.len() > 10 && packets.iter().all(|p| p.0 == "video"), "{}", text(&output));
+    }
+    service.stop();
+}
+
+#[test]
 fn every_player_plays() {
     let Some((service, _publisher)) = live() else { return };
     let url = service.url("cam");

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::Counters;
 use crate::media::fmp4::{self, Sample, Track, codecs};
 use crate::media::ring::Item;
-use crate::media::{AccessUnit, AudioCodec, AudioParams, AudioUnit, MediaTime, Unit, VideoParams};
+use crate::media::{
+    AccessUnit, Arrival, AudioCodec, AudioParams, AudioUnit, MediaTime, Unit, VideoParams,
+};
 
 /// How much picture is held back at the beginning to learn whether there is sound; only the first viewer of a stream
 /// that just began ever waits for it, and a second init segment would restart its player.
@@ -49,7 +51,7 @@ pub struct Fragment {
     pub start: MediaTime,
     /// Up to the next picture, guessed.
     pub duration: Duration,
-    pub arrived: Instant,
+    pub arrived: Arrival,
 }
 
 impl Item for Fragment {
@@ -62,7 +64,7 @@ impl Item for Fragment {
     }
 
     fn arrived(&self) -> Instant {
-        self.arrived
+        self.arrived.mono
     }
 }
 
@@ -158,7 +160,7 @@ impl Muxer {
             key,
             start: dts,
             duration: self.interval,
-            arrived: arrived.mono,
+            arrived,
         })
     }
 
@@ -204,7 +206,7 @@ impl Muxer {
             key: false,
             start,
             duration: waited,
-            arrived: arrived.mono,
+            arrived,
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::segments::{PART_TARGET, Segment, Segments};
 use crate::media::fmp4::codecs;
+use crate::wire::rfc3339;
 
 /// Newest complete segments whose parts are listed too; older ones are joined from whole segments.
 const SEGMENTS_IN_PARTS: usize = 2;
@@ -122,6 +123,8 @@ pub fn media(segments: &Segments, token: Option<&str>) -> String {
             let id = segment.init.id;
             let _ = writeln!(out, "#EXT-X-MAP:URI=\"{}\"", uri(File::Init { id }));
         }
+        // By it a page finds the boxes of a picture.
+        let _ = writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", rfc3339(segment.taken));
         let parts = segment.parts.iter().enumerate().filter(|_| at >= in_parts);
         for (n, part) in parts {
             let uri = uri(File::Part { number, part: n });

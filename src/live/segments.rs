@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -35,6 +35,8 @@ pub struct Part {
 pub struct Segment {
     pub init: Arc<Init>,
     pub parts: Vec<Part>,
+    /// When its first picture came.
+    pub taken: SystemTime,
     /// It does not go on where the segment before it ended, or has another init segment.
     pub discontinuity: bool,
 }
@@ -217,8 +219,8 @@ impl Segments {
     }
 
     fn begin(&mut self, fragment: Fragment, discontinuity: bool) {
-        let init = Arc::clone(&fragment.init);
-        self.open = Some(Segment { init, parts: Vec::new(), discontinuity });
+        let (init, taken) = (Arc::clone(&fragment.init), fragment.arrived.wall);
+        self.open = Some(Segment { init, parts: Vec::new(), taken, discontinuity });
         self.growing.push(fragment);
     }
 

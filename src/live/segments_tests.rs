@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::live::playlist;
-use crate::media::{MediaTime, VideoCodec, VideoParams};
+use crate::media::{Arrival, MediaTime, VideoCodec, VideoParams};
 
 fn init(id: u64) -> Arc<Init> {
     let record = Bytes::from_static(&[1, 0x64, 0, 0x1F, 0xFF]);
@@ -18,7 +18,10 @@ fn fragment(init: &Arc<Init>, ms: i64, key: bool) -> Fragment {
         key,
         start: MediaTime::from_millis(ms),
         duration: Duration::from_millis(40),
-        arrived: std::time::Instant::now(),
+        arrived: Arrival {
+            mono: std::time::Instant::now(),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs()),
+        },
     }
 }
 
@@ -38,9 +41,16 @@ fn a_playlist_as_players_read_it() {
         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.260\n\
         #EXT-X-PART-INF:PART-TARGET=0.420\n#EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-DISCONTINUITY-SEQUENCE:0\n\
         #EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"init-0.mp4?token=k+y\"\n\
+        #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:00.000Z\n\
         #EXT-X-PART:DURATION=0.40000,URI=\"part-0-0.m4s?token=k+y\",INDEPENDENT=YES\n\
         #EXT-X-PART:DURATION=0.40000,URI=\"part-0-1.m4s?token=k+y\"\n";
     assert!(text.starts_with(expected), "{text}");
+    for second in [2, 4] {
+        assert!(
+            text.contains(&format!("\n#EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:0{second}.000Z\n")),
+            "{text}"
+        );
+    }
     let end = "#EXT-X-PART:DURATION=0.40000,URI=\"part-2-1.m4s?token=k+y\"\n\
         #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-2-2.m4s?token=k+y\"\n";
     assert!(

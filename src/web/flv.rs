@@ -21,8 +21,12 @@ use crate::media::ring::{Cursor, Gathered};
 use crate::relay::feed::{Announce, Feed};
 use crate::relay::outbox::{Framing, Outbox};
 
-/// Version 1, sound and picture, 9 bytes of header, and the size of the tag before the first (FLV 10.1, E.2 and E.3).
-const HEADER: &[u8] = b"FLV\x01\x05\0\0\0\x09\0\0\0\0";
+/// Version 1, which of sound and picture there is, 9 bytes of header, and the size of the tag before the first (FLV 10.1, E.2 and
+/// E.3). Players wait for the sound that they are promised.
+fn header(sound: bool) -> Bytes {
+    let flags = if sound { 5 } else { 1 };
+    Bytes::copy_from_slice(&[b'F', b'L', b'V', 1, flags, 0, 0, 0, 9, 0, 0, 0, 0])
+}
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new().routes(routes!(flv))
@@ -43,9 +47,11 @@ async fn flv(
     visitor.may(&door, Right::Read, Some(&id))?;
     let stream = door.ctx.streams.get(&id).ok_or_else(|| ApiError::no_stream(&id))?;
     door.ctx.counters.flv_viewers.inc();
+    let audio = stream.ring.newest_audio();
+    let begin = header(audio.is_some());
     let reader = Reader {
         cursor: stream.ring.cursor(),
-        feed: Feed::new(Announce::OnMetaData, stream.ring.newest_audio()),
+        feed: Feed::new(Announce::OnMetaData, audio),
         outbox: Outbox::new(Framing::Flv),
         door,
     };
@@ -53,7 +59,7 @@ async fn flv(
         let tags = reader.next().await?;
         Some((tags, reader))
     });
-    let file = stream::iter([Bytes::from_static(HEADER)]).chain(tags);
+    let file = stream::iter([begin]).chain(tags);
     let headers = [(header::CONTENT_TYPE, "video/x-flv"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(file.map(Ok::<_, std::convert::Infallible>))))
 }

@@ -159,7 +159,7 @@ impl Viewer {
     }
 
     async fn fragment(&mut self, door: &Door, fragment: Fragment) -> Result<(), End> {
-        if fragment.arrived.elapsed() > MAX_BEHIND {
+        if fragment.arrived.mono.elapsed() > MAX_BEHIND {
             let skipped = self.cursor.skip_ahead();
             if skipped > 0 {
                 return self.lagged(door, skipped + 1).await;
