@@ -112,6 +112,35 @@ fn to_another_spotter_and_to_nginx_until_the_stream_ends() {
     other.stop();
 }
 
+#[test]
+fn a_publisher_that_stays_away_is_no_failure_of_the_target() {
+    if !ready() {
+        return;
+    }
+    // The target gives up the silence before our stream ends, as another spotter with its defaults would.
+    let other = Service::start(&format!("ingest.idle_timeout_s = 3\n{FAKES}"));
+    let patient = Service::start(FAKES);
+    let service = Service::start(&format!(
+        "ingest.reconnect_grace_s = 120\n{FAKES}{}{}",
+        relay("hasty", &other.url("copy")),
+        relay("patient", &patient.url("copy")),
+    ));
+    let publisher = publish(&service);
+    let both = |state: &str| {
+        for name in ["hasty", "patient"] {
+            until(&service, name, |r| r["state"] == state && r["error"].is_null());
+        }
+    };
+    both("live");
+    drop(publisher);
+    both("idle");
+    let _publisher = publish(&service);
+    both("live");
+    let failed = service.log().lines().filter(|line| line.contains("relay failed")).count();
+    assert_eq!(failed, 0, "{}", service.log());
+    service.stop();
+}
+
 /// nginx of our own: its configuration, its directory, no service of the system.
 fn nginx(dir: &Path, port: u16) -> Reaped {
     let text = format!(

@@ -342,6 +342,11 @@ impl Stream {
         self.advisor.lock().look(&Signs { online, link, gaps, publications, board }, now);
     }
 
+    /// Whether its publisher is there.
+    pub fn is_online(&self) -> bool {
+        self.seat.lock().left.is_none()
+    }
+
     pub fn summary(&self) -> StreamSummary {
         let seat = self.seat.lock();
         let status = if seat.left.is_some() { StreamStatus::Waiting } else { StreamStatus::Online };

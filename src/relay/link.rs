@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,8 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// What may wait in the kernel, bytes: little enough that a stalled target is noticed within seconds.
 const SEND_BUFFER: u32 = 256 << 10;
+/// A publisher that is away for so long: the target is told goodbye before it calls the silence a failure.
+const AWAY: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 4 << 10;
 const HANDSHAKE_BYTES: usize = 1536;
 /// A server says little.
@@ -76,7 +78,7 @@ impl From<PourError> for LinkError {
     }
 }
 
-/// Pushes `stream` to `target` until the stream ends or `stop` is cancelled. `live` is called once media may flow.
+/// Pushes `stream` to `target` until the stream ends, its publisher stays away, or `stop` is cancelled. `live` is called once media may flow.
 pub(super) async fn push(
     target: &Target,
     ca_file: &Path,
@@ -225,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         let mut cursor = stream.ring.cursor();
         let mut feed = Feed::new(Announce::SetDataFrame, stream.ring.newest_audio());
         let mut outbox = Outbox::new(Framing::Rtmp { stream: message_stream });
+        let mut newest = Instant::now();
         loop {
             let (mut taken, mut left_out) = (0, 0);
             let gathered = cursor.gather(|unit| {
@@ -238,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             tokio::select! {
                 gathered = gathered => match gathered {
                     Gathered::Units => {
+                        newest = Instant::now();
                         counters.units_sent.add(taken);
                         counters.units_dropped.add(left_out);
                         outbox.pour(&mut self.socket, STALL_TIMEOUT).await?;
@@ -255,6 +259,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                 read = self.socket.read_buf(&mut self.input) => {
                     self.heard(read?)?;
                     self.flush().await?;
+                }
+                () = sleep_until(newest + AWAY) => {
+                    if stream.is_online() {
+                        newest = Instant::now();
+                    } else {
+                        return Ok(());
+                    }
                 }
                 () = stop.cancelled() => return Ok(()),
             }

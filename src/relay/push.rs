@@ -16,7 +16,7 @@ use super::link;
 use super::target::Target;
 use crate::config;
 use crate::health::Counter;
-use crate::media::{Stream, StreamId, StreamStatus, Streams};
+use crate::media::{Stream, StreamId, Streams};
 use crate::supervise::BackOff;
 
 /// A push that lasted so long worked: the next failure is tried again soon.
@@ -38,7 +38,7 @@ pub struct RelayCounters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RelayState {
-    /// There is no such stream now.
+    /// Nobody publishes the stream now.
     Idle,
     Connecting,
     Live,
@@ -219,6 +219,9 @@ async fn run(relay: Arc<Relay>, streams: Arc<Streams>, stop: CancellationToken) 
     let mut back_off = BackOff::default();
     let mut seen = streams.watch();
     loop {
+        if !streams.get(&id).is_some_and(|stream| stream.is_online()) {
+            relay.becomes(RelayState::Idle, None);
+        }
         let stream = tokio::select! {
             stream = published(&streams, &mut seen, &id) => stream,
             () = stop.cancelled() => return,
@@ -233,9 +236,10 @@ async fn run(relay: Arc<Relay>, streams: Arc<Streams>, stop: CancellationToken) 
         if stop.is_cancelled() {
             return;
         }
-        let Err(error) = attempt else {
-            tracing::info!(relay = relay.config.name, "relay ended with its stream");
-            relay.becomes(RelayState::Idle, None);
+        // A target that ends a silence is not to blame for it.
+        let blame = attempt.err().filter(|_| stream.is_online());
+        let Some(error) = blame else {
+            tracing::info!(relay = relay.config.name, "relay ended with its publisher");
             back_off.reset();
             continue;
         };
@@ -268,7 +272,7 @@ async fn published(
     loop {
         seen.mark_unchanged();
         if let Some(stream) = streams.get(id)
-            && stream.summary().status == StreamStatus::Online
+            && stream.is_online()
         {
             return stream;
         }
