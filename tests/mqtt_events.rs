@@ -22,6 +22,7 @@ use spotter::control::Setting;
 use spotter::detect::BBox;
 use spotter::media::stream::Takeover;
 use spotter::media::{MediaTime, StreamId};
+use spotter::mqtt::outbox::{Limits, Outbox};
 use spotter::snapshots::Portrait;
 use spotter::track::{Best, Event, EventKind, Moment, Visit};
 use spotter::wire::LinkState;
@@ -225,6 +226,41 @@ async fn what_waits_outlives_the_process_and_the_oldest_makes_room() {
     let events = until_event(&mut sub, 25).await;
     assert_eq!(events.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (5..=25).collect::<Vec<_>>());
     second.stop().await;
+}
+
+#[test]
+fn what_waits_is_found_on_a_full_disk_and_a_new_file_begins_when_there_is_room() {
+    let Some(disk) = support::mount::Mount::tmpfs("size=256k") else {
+        return skip("cannot mount a tmpfs: not root");
+    };
+    let limits = Limits { events: 100, bytes: 100_000 };
+    let open = |file| Outbox::open(&disk.path().join(file), limits, Arc::default());
+    let outbox = open("outbox.db");
+    (0..6).for_each(|n| outbox.push(format!("{n}").into(), Bytes::from_static(b"{}")));
+    outbox.write(Duration::ZERO);
+    assert_eq!(outbox.state().on_disk, 6);
+    drop(outbox);
+    let ballast = disk.path().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    drop(file);
+    let (old, new) = (open("outbox.db"), open("new.db"));
+    new.push("7".into(), Bytes::from_static(b"{}"));
+    for outbox in [&old, &new] {
+        outbox.write(Duration::ZERO);
+    }
+    assert_eq!((old.state().waiting, old.state().on_disk), (6, 6));
+    assert_eq!((new.state().on_disk, new.state().disk_failing), (0, 1));
+    std::fs::remove_file(ballast).unwrap();
+    old.acknowledged(0);
+    for outbox in [&old, &new] {
+        outbox.write(Duration::ZERO);
+    }
+    assert_eq!((new.state().on_disk, new.state().disk_failing), (1, 0));
+    drop(old);
+    assert_eq!(open("outbox.db").state().waiting, 5);
+    let names = std::fs::read_dir(disk.path()).unwrap().map(|e| e.unwrap().file_name());
+    assert_eq!(names.filter(|n| n.to_string_lossy().contains("aside")).count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

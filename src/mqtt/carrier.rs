@@ -240,9 +240,9 @@ impl Connection {
     }
 
     /// Makes ready for the next connection, with changed options. Of what was not done only numbered messages that were
-    /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers the last
-    /// of them, what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
-    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Option<u64>)>, Vec<u64>) {
+    /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers those,
+    /// what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
+    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Vec<u64>)>, Vec<u64>) {
         let mut acknowledged = Vec::new();
         let mut ledger = self.ledger.lock();
         let mut note = |happened| {
@@ -301,8 +301,7 @@ impl Connection {
         ledger.written.retain(|_, number| kept.contains(number));
         ledger.asked = kept.iter().copied().map(Some).collect();
         drop(ledger);
-        let last = kept.last().copied();
-        (fine.then_some((self, last)), acknowledged)
+        (fine.then_some((self, kept)), acknowledged)
     }
 }
 

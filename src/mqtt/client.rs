@@ -14,7 +14,7 @@ use super::cameras::Cameras;
 use super::carrier::{self, Connection, Keeping, Promise, Sender};
 use super::link::{self, Ended, Endpoint, LinkError, Options};
 use super::mend::mended;
-use super::outbox::{self, Outbox};
+use super::outbox::{self, Given, Outbox};
 use super::poll::{Poll, Told};
 use super::report::Report;
 use super::voice::{Line, PATIENCE, Voice};
@@ -65,7 +65,7 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         clock: ctx.clock.clone(),
         voice: Voice::new(ctx),
         spare: None,
-        handed: None,
+        handed: Given::default(),
         named: false,
         rarely: Rarely::default(),
     };
@@ -125,8 +125,8 @@ pub(super) struct Client<'a> {
     pub(super) voice: Voice<'a>,
     /// The last connection, with what was under way in it.
     spare: Option<(Sender, Connection)>,
-    /// The last event that this connection has.
-    handed: Option<u64>,
+    /// The events that this connection has.
+    handed: Given,
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
     pub(super) rarely: Rarely,
@@ -173,8 +173,8 @@ impl Client<'_> {
         }
     }
 
-    /// A connection to begin with, and the last event that is in it already.
-    fn ready(&mut self, options: Options) -> (Sender, Connection, Option<u64>) {
+    /// A connection to begin with, and the events that are in it already.
+    fn ready(&mut self, options: Options) -> (Sender, Connection, Vec<u64>) {
         if let Some((sender, connection)) = self.spare.take() {
             let (mended, acknowledged) = connection.mend(options.clone());
             acknowledged.into_iter().for_each(|n| self.side.outbox.acknowledged(n));
@@ -183,14 +183,14 @@ impl Client<'_> {
             }
         }
         let (sender, connection) = carrier::new(options);
-        (sender, connection, None)
+        (sender, connection, Vec::new())
     }
 
     async fn talk(
         &mut self,
         line: &Line<'_>,
         mut told: mpsc::Receiver<Told>,
-        carried: Option<u64>,
+        carried: Vec<u64>,
         report: &mut Report<'_>,
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
@@ -216,7 +216,10 @@ impl Client<'_> {
                 Some(told) = told.recv() => match told {
                     Told::Connected { resumed } => {
                         connected = true;
-                        self.handed = carried.filter(|_| resumed);
+                        self.handed = Given::default();
+                        for number in carried.iter().filter(|_| resumed) {
+                            self.side.outbox.give(&mut self.handed, *number);
+                        }
                         report.up();
                         self.mark_seen();
                         self.voice.hello(line).await?;
@@ -322,7 +325,7 @@ impl Client<'_> {
             if asked.is_err() {
                 return;
             }
-            self.handed = Some(message.number);
+            self.side.outbox.give(&mut self.handed, message.number);
         }
     }
 
