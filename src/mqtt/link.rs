@@ -30,7 +30,9 @@ const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Why there is no connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    #[error("mqtt.broker {0:?} is not mqtt://host:port, mqtts://, ws:// or wss://host:port/path")]
+    #[error(
+        "mqtt.broker {0:?} is no broker: give mqtt://host:1883, mqtts://host:8883, ws://host/path, wss://host/path, or \"\" for the embedded one"
+    )]
     BadUrl(String),
     #[error("mqtt.broker must not hold a password: use mqtt.username and mqtt.password_file")]
     UrlWithPassword,
@@ -56,6 +58,38 @@ pub enum LinkError {
     Tls { broker: String, reason: String },
     #[error("the connection to {broker} broke: {reason}")]
     Broken { broker: String, reason: String },
+}
+
+/// What is wrong with the configured broker and the files for it, as far as that shows without asking anybody: the key and
+/// what to do about it, in which no password stands.
+pub(super) fn faults(config: &config::Mqtt) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    if config.broker.is_empty() {
+        return all;
+    }
+    let secured = match Endpoint::parse(&config.broker) {
+        Ok(endpoint) => endpoint.tls,
+        Err(error) => {
+            let error = error.to_string();
+            let error = error.strip_prefix("mqtt.broker ").unwrap_or(&error).to_owned();
+            all.push(("mqtt.broker", error));
+            false
+        }
+    };
+    let there = |path: &PathBuf| path.is_file();
+    let own = set(&config.ca_file).is_some() || set(&config.client_cert_file).is_some();
+    let files = [&config.ca_file, &config.client_cert_file, &config.client_key_file];
+    // Files that are not there are complained of already.
+    if secured && own && files.into_iter().all(|f| f.as_os_str().is_empty() || there(f)) {
+        match tls(config) {
+            Ok(_) | Err(LinkError::NoCertificates) => {}
+            Err(LinkError::File { key, path, reason }) => {
+                all.push((key, format!("{} cannot be read: {reason}; give PEM", path.display())));
+            }
+            Err(error) => all.push(("mqtt.client_cert_file", error.to_string())),
+        }
+    }
+    all
 }
 
 /// Where the broker is.
@@ -93,7 +127,7 @@ impl Endpoint {
             None if web => (rest, "/mqtt".into()),
             _ => (rest.strip_suffix('/').unwrap_or(rest), String::new()),
         };
-        if path.contains(['#', ' ']) {
+        if path.contains(|c: char| c == '#' || c.is_whitespace()) {
             return Err(bad());
         }
         // An IPv6 address keeps its brackets: the resolver takes it so.
@@ -101,12 +135,15 @@ impl Endpoint {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad())?),
             _ => (rest, default_port),
         };
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.is_empty()
-            || port == 0
-            || host.contains(['/', '?', '#', ' '])
-            || (host.contains(':') && !bracketed)
-        {
+        let address = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let fine = match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && !host.contains(|c: char| "/?#:[]".contains(c) || c.is_whitespace())
+            }
+        };
+        if port == 0 || !fine {
             return Err(bad());
         }
         Ok(Self { host: host.into(), port, tls, path: web.then_some(path) })
@@ -321,11 +358,29 @@ mod tests {
             "mqtt://a/b",
             "mqtt://::1",
             "mqtt://a:1:2",
+            "mqtts://a b",
+            "mqtt://[nonsense]",
+            "ws://h/#",
+            "ws://h/a b",
         ] {
             assert!(matches!(Endpoint::parse(bad), Err(LinkError::BadUrl(_))), "{bad}");
         }
         let error = Endpoint::parse("mqtt://me:secret@host").unwrap_err();
         assert!(!error.to_string().contains("secret"));
+        let with = |broker: &str| config::Mqtt { broker: broker.into(), ..Default::default() };
+        assert_eq!(faults(&with("")), []);
+        assert_eq!(faults(&with("mqtts://broker.lan")), []);
+        for bad in ["mqtt://me:secret@host", "mqtt://host:99999", "broker"] {
+            let found = faults(&with(bad));
+            assert!(
+                matches!(&found[..], [("mqtt.broker", m)] if !m.contains("secret")),
+                "{found:?}"
+            );
+        }
+        // There, and no certificate.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = config::Mqtt { ca_file: file.path().into(), ..with("mqtts://h") };
+        assert!(matches!(&faults(&config)[..], [("mqtt.ca_file", _)]), "{:?}", faults(&config));
     }
 
     #[test]

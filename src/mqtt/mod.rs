@@ -178,6 +178,16 @@ pub fn has_embedded(config: &config::Mqtt) -> bool {
     config.broker.is_empty() || config.embedded
 }
 
+/// The configured broker as it may be shown, `host:port`; empty where there is none, or none that can be read.
+pub fn shown_broker(config: &config::Mqtt) -> String {
+    link::Endpoint::parse(&config.broker).map_or_else(|_| String::new(), |e| e.to_string())
+}
+
+/// What is wrong with the configured broker, by key; see [`config::Config::validate`].
+pub(crate) fn faults(config: &config::Mqtt) -> Vec<(&'static str, String)> {
+    link::faults(config)
+}
+
 /// Publishes until `shutdown`, then says goodbye. `public` is the embedded broker's door, if it has one: without it
 /// the broker still serves this machine's detections to nobody, and the client waits for no one.
 pub async fn run(
