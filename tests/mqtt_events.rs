@@ -383,6 +383,113 @@ async fn a_retained_command_is_not_obeyed_for_ever() {
     node.stop().await;
 }
 
+/// A file of so many bytes, and its name.
+fn file_of(dir: &std::path::Path, bytes: usize) -> String {
+    let file = dir.join(format!("{bytes}"));
+    std::fs::write(&file, vec![b'x'; bytes]).unwrap();
+    file.display().to_string()
+}
+
+async fn publish_all(port: u16, args: Vec<String>) {
+    let sent = move || publish(port, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(tokio::task::spawn_blocking(sent).await.unwrap());
+}
+
+/// Waits until the connection stands and says this of it.
+async fn is_up_but(node: &Node, says: &str) -> String {
+    let wanted = |state: &LinkState| matches!(state, LinkState::Up { reason: Some(r), .. } if r.contains(says));
+    let LinkState::Up { reason, .. } = node.link(wanted).await else { unreachable!() };
+    reason.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_larger_than_we_take_does_not_cut_the_node_off() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let _broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+        let state = Arc::new(tempfile::tempdir().unwrap());
+        let change = |c: &mut spotter::config::Mqtt| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        };
+        let large = file_of(dir.path(), 2_000_000);
+        let tell = |more: &[&str], topic: &str| {
+            let args = ["-q", "1", "-f", &large, "-t", topic];
+            let args = args.iter().chain(more).map(ToString::to_string).collect();
+            publish_all(port, args)
+        };
+        let node = node_in(Arc::clone(&state), change).await;
+        node.is_up().await;
+        let mut sub = Subscriber::new(port, &[]);
+        sub.hears(&format!(" {BASE}/available online")).await;
+        send(&node, 0);
+        until_event(&mut sub, 0).await;
+        tell(&[], &format!("{BASE}/cam/detect/set")).await;
+        send(&node, 1);
+        until_event(&mut sub, 1).await;
+        if version == 4 {
+            // It takes a new session to be rid of it.
+            let until = Instant::now() + SOON;
+            while node.ctx.counters.connects.get() < 2 {
+                assert!(Instant::now() < until);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            node.is_up().await;
+        }
+        assert!(matches!(&*node.ctx.link.borrow(), LinkState::Up { reason: None, .. }));
+        node.stop().await;
+
+        // Retained it comes again in each session.
+        tell(&["-r"], &format!("{BASE}/cam/threshold/set")).await;
+        let node = node_in(Arc::clone(&state), change).await;
+        node.ctx.control.saw([&cam()]);
+        match version {
+            4 => {
+                let reason = is_up_but(&node, "bytes are retained").await;
+                assert!(reason.contains(&format!("{BASE}/+/threshold/set")), "{reason}");
+                assert!(reason.contains("mosquitto_pub -r -n"), "{reason}");
+            }
+            _ => node.is_up().await,
+        }
+        send(&node, 2);
+        until_event(&mut sub, 2).await;
+        // The other commands are obeyed.
+        sub.hears(&format!(" {BASE}/cam/detect/state ON")).await;
+        let off = ["-t", &format!("{BASE}/cam/detect/set"), "-m", "OFF"];
+        publish_all(port, off.map(String::from).to_vec()).await;
+        sub.hears(&format!(" {BASE}/cam/detect/state OFF")).await;
+        waits(&node, 0).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_we_may_say_ourselves_is_taken_when_it_comes_back() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let node = node(|c| {
+        c.broker = format!("mqtt://127.0.0.1:{port}");
+        c.max_packet_bytes = 4 << 20;
+    })
+    .await;
+    node.is_up().await;
+    let config = "homeassistant/device/spotter-test/config";
+    let large = ["-q", "1", "-r", "-t", config, "-f", &file_of(dir.path(), 3_000_000)];
+    publish_all(port, large.map(String::from).to_vec()).await;
+    let mut sub = Subscriber::new(port, &["-T", config]);
+    sub.hears(&format!(" {BASE}/available online")).await;
+    send(&node, 0);
+    until_event(&mut sub, 0).await;
+    assert_eq!(node.ctx.counters.connects.get(), 1);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn home_assistant_is_told_again_at_its_birth_and_of_streams_that_go() {
     if !have(BROKER) {

@@ -19,8 +19,10 @@ use crate::config;
 /// Where Debian, Yocto and their kin keep the certificates they trust.
 pub(crate) const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Largest message taken from a broker, bytes: our own discovery message is the longest that comes.
+/// Largest message taken from a broker at least, bytes.
 const MAX_INCOMING: usize = 1 << 20;
+/// What a message is longer than its payload at most.
+const AROUND: usize = 64 << 10;
 const MAX_OUTGOING: usize = 16 << 20;
 /// Unacknowledged publishes at a time; what brokers grant is often no more.
 pub(super) const IN_FLIGHT: u16 = 20;
@@ -58,6 +60,17 @@ pub enum LinkError {
     Tls { broker: String, reason: String },
     #[error("the connection to {broker} broke: {reason}")]
     Broken { broker: String, reason: String },
+    #[error(
+        "somebody published {bytes} bytes to a command topic of ours, or left them there; connecting to {broker} anew without that"
+    )]
+    TooLarge { broker: String, bytes: usize },
+    #[error("looking whether what was left out at {0} is gone")]
+    Look(String),
+}
+
+/// Largest message taken from a broker, bytes: our own discovery message comes back to us.
+pub(super) fn max_incoming(config: &config::Mqtt) -> usize {
+    MAX_INCOMING.max(config.max_packet_bytes.saturating_add(AROUND))
 }
 
 /// What is wrong with the configured broker and the files for it, as far as that shows without asking anybody: the key and
@@ -164,6 +177,14 @@ pub(super) enum Options {
     V5(Box<v5::MqttOptions>),
 }
 
+/// What becomes of what the broker keeps of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Session {
+    /// What was not acknowledged is sent again in the same session.
+    GoesOn,
+    Anew,
+}
+
 /// The client's options. Files are read each time, so that a mended one is taken at the next attempt.
 pub(super) fn options(
     config: &config::Mqtt,
@@ -171,6 +192,7 @@ pub(super) fn options(
     is_own: bool,
     client_id: &str,
     available_topic: &str,
+    session: Session,
 ) -> Result<Options, LinkError> {
     let login = match set(&config.password_file) {
         _ if is_own || config.username.is_empty() => None,
@@ -198,10 +220,10 @@ pub(super) fn options(
     if config.version == 4 || is_own {
         let mut options = MqttOptions::new(client_id, host, endpoint.port);
         options.set_keep_alive(KEEP_ALIVE);
-        // What was not acknowledged is sent again in the same session.
-        options.set_clean_session(false);
+        options.set_clean_session(session == Session::Anew);
         options.set_inflight(IN_FLIGHT);
-        options.set_max_packet_size(MAX_INCOMING, MAX_OUTGOING);
+        let outgoing = MAX_OUTGOING.max(config.max_packet_bytes.saturating_add(AROUND));
+        options.set_max_packet_size(max_incoming(config), outgoing);
         options.set_last_will(LastWill::new(available_topic, "offline", QoS::AtLeastOnce, true));
         options.set_transport(transport);
         if let Some((user, password)) = login {
@@ -211,11 +233,11 @@ pub(super) fn options(
     }
     let mut options = v5::MqttOptions::new(client_id, host, endpoint.port);
     options.set_keep_alive(KEEP_ALIVE);
-    options.set_clean_start(false);
+    options.set_clean_start(session == Session::Anew);
     let expiry = u32::try_from(SESSION_EXPIRY.as_secs()).unwrap_or(u32::MAX);
     options.set_session_expiry_interval(Some(expiry));
     options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
-    options.set_max_packet_size(u32::try_from(MAX_INCOMING).ok());
+    options.set_max_packet_size(u32::try_from(max_incoming(config)).ok());
     let will = LastWill5::new(available_topic, "offline", QoS5::AtLeastOnce, true, None);
     options.set_last_will(will);
     options.set_transport(transport);
@@ -290,6 +312,8 @@ pub(super) enum Ended {
     Io(std::io::Error),
     /// DISCONNECT by a version 5 broker: our client id connected elsewhere.
     TakenOver,
+    /// By a message of so many bytes, which are more than we take.
+    TooLarge(usize),
     Other(String),
 }
 
@@ -318,6 +342,7 @@ pub(super) fn explain(ended: Ended, endpoint: &Endpoint) -> LinkError {
             | ErrorKind::UnexpectedEof => LinkError::Broken { broker, reason: e.to_string() },
             _ => LinkError::Unreachable { broker, reason: e.to_string() },
         },
+        Ended::TooLarge(bytes) => LinkError::TooLarge { broker, bytes },
         Ended::Other(reason) => LinkError::Broken { broker, reason },
     }
 }
@@ -392,14 +417,16 @@ mod tests {
             password_file: "/nowhere/password".into(),
             ..config::Mqtt::default()
         };
-        let error = options(&config, &endpoint, false, "id", "t").unwrap_err().to_string();
+        let error =
+            options(&config, &endpoint, false, "id", "t", Session::GoesOn).unwrap_err().to_string();
         assert!(error.contains("mqtt.password_file") && error.contains("/nowhere/password"));
         config.username.clear();
         config.ca_file = "/nowhere/ca".into();
-        let error = options(&config, &endpoint, false, "id", "t").unwrap_err().to_string();
+        let error =
+            options(&config, &endpoint, false, "id", "t", Session::GoesOn).unwrap_err().to_string();
         assert!(error.contains("mqtt.ca_file"), "{error}");
         let empty = tempfile::NamedTempFile::new().unwrap();
         config.ca_file = empty.path().into();
-        assert!(options(&config, &endpoint, false, "id", "t").is_err());
+        assert!(options(&config, &endpoint, false, "id", "t", Session::GoesOn).is_err());
     }
 }

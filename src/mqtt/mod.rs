@@ -25,9 +25,11 @@
 
 pub mod broker;
 mod cameras; // pictures for Home Assistant
+mod care; // after what ended a connection
 mod carrier; // the client library, version 4 or 5
 mod client; // one connection after the other
 mod command; // what others tell us, read
+mod complaints; // what is wrong at a broker
 mod homeassistant; // the discovery message
 mod link; // how a broker is reached
 mod mend; // times of before the clock was set
@@ -204,6 +206,7 @@ pub async fn run(
         outbox: Arc::clone(&ctx.outbox),
         counters: Arc::clone(&ctx.counters),
         link: Arc::clone(&ctx.link),
+        complaints: Arc::default(),
     };
     if !has_embedded(&ctx.config) {
         client::run(&ctx, &first(None), &shutdown).await;
@@ -226,7 +229,8 @@ pub async fn run(
         let counters = Arc::<Counters>::default();
         let outbox = Outbox::in_memory(limits(&ctx.config), Arc::clone(&counters));
         let link = Arc::new(watch::Sender::new(LinkState::Disabled));
-        let beside = Side { own: Some(own), outbox, counters, link };
+        let complaints = Arc::default();
+        let beside = Side { own: Some(own), outbox, counters, link, complaints };
         let far = first(None);
         tokio::join!(client::run(&ctx, &far, &shutdown), client::run(&ctx, &beside, &shutdown));
     }
