@@ -277,6 +277,9 @@ pub enum LinkState {
     },
     Up {
         broker: String,
+        /// What does not go as it should there, with the remedy; absent when all is well.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Up, but another node has our name there and throws us out.
     Contested {
@@ -598,7 +601,7 @@ mod tests {
                 mqtts: String::new(),
                 web: "0.0.0.0:8080".into(),
             },
-            mqtt: LinkState::Up { broker: "mqtt://192.0.2.9:1883".into() },
+            mqtt: LinkState::Up { broker: "mqtt://192.0.2.9:1883".into(), reason: None },
             capacity: Capacity { max_streams: 16, streams: 1, detections_per_s: Some(38.5) },
             storage: Storage {
                 state: StorageState::Full,

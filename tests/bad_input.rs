@@ -45,6 +45,12 @@ fn a_bad_configuration_names_line_key_value_and_remedy() {
         78,
         &["bad.toml:2: detect.rate_hz: 0", "bad.toml:4: mqtt.broker", "mqtt://host:1883"],
     );
+    for broker in ["mqtt://me:s3cretpw@host", "mqtt://host:99999", "mqtts://a b", "mqtt://::1"] {
+        std::fs::write(&file, format!("[mqtt]\nbroker = \"{broker}\"\n")).unwrap();
+        let out = spotter().arg("check").arg(&file).output().unwrap();
+        refused(&out, 78, &["bad.toml:2: mqtt.broker"]);
+        assert!(!String::from_utf8_lossy(&out.stderr).contains("s3cretpw"));
+    }
     std::fs::write(&file, "[detect]\nrate_hz = 5.0\n").unwrap();
     assert!(spotter().arg("check").arg(&file).status().unwrap().success());
     let out = spotter().args(["check", "/nowhere/spotter.toml"]).output().unwrap();

@@ -356,6 +356,22 @@ async fn a_card_that_fills_up_stops_the_recording_alone_and_goes_on_when_there_i
     until(&service, "the outbox on disk", || outbox(&service)["on_disk"].as_u64() >= Some(2));
     drop(second);
 
+    // The power goes and comes back while there is no room at all: what waited still does.
+    let there = outbox(&service)["on_disk"].clone();
+    kill(&mut service);
+    let mut file = std::fs::File::create(disk.path().join("ballast")).unwrap();
+    for size in [1 << 20, 1 << 12, 1] {
+        while std::io::Write::write_all(&mut file, &vec![1; size]).is_ok() {}
+    }
+    drop(file);
+    assert!(disk.free() < 1 << 12, "{}", disk.free());
+    start_again(&mut service);
+    assert!(outbox(&service)["waiting"].as_u64() >= there.as_u64(), "{}", service.log());
+    assert!(!service.log().contains("set aside"), "{}", service.log());
+    std::fs::remove_file(disk.path().join("ballast")).unwrap();
+    until(&service, "room again", || storage(&service)["state"] == "ok");
+    until(&service, "an outbox that works", || outbox(&service)["disk_failing"] == 0);
+
     // The power goes; then everything is there, and the broker gets what waited.
     kill(&mut service);
     start_again(&mut service);

@@ -22,6 +22,7 @@ use spotter::control::Setting;
 use spotter::detect::BBox;
 use spotter::media::stream::Takeover;
 use spotter::media::{MediaTime, StreamId};
+use spotter::mqtt::outbox::{Limits, Outbox};
 use spotter::snapshots::Portrait;
 use spotter::track::{Best, Event, EventKind, Moment, Visit};
 use spotter::wire::LinkState;
@@ -227,6 +228,41 @@ async fn what_waits_outlives_the_process_and_the_oldest_makes_room() {
     second.stop().await;
 }
 
+#[test]
+fn what_waits_is_found_on_a_full_disk_and_a_new_file_begins_when_there_is_room() {
+    let Some(disk) = support::mount::Mount::tmpfs("size=256k") else {
+        return skip("cannot mount a tmpfs: not root");
+    };
+    let limits = Limits { events: 100, bytes: 100_000 };
+    let open = |file| Outbox::open(&disk.path().join(file), limits, Arc::default());
+    let outbox = open("outbox.db");
+    (0..6).for_each(|n| outbox.push(format!("{n}").into(), Bytes::from_static(b"{}")));
+    outbox.write(Duration::ZERO);
+    assert_eq!(outbox.state().on_disk, 6);
+    drop(outbox);
+    let ballast = disk.path().join("ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    drop(file);
+    let (old, new) = (open("outbox.db"), open("new.db"));
+    new.push("7".into(), Bytes::from_static(b"{}"));
+    for outbox in [&old, &new] {
+        outbox.write(Duration::ZERO);
+    }
+    assert_eq!((old.state().waiting, old.state().on_disk), (6, 6));
+    assert_eq!((new.state().on_disk, new.state().disk_failing), (0, 1));
+    std::fs::remove_file(ballast).unwrap();
+    old.acknowledged(0);
+    for outbox in [&old, &new] {
+        outbox.write(Duration::ZERO);
+    }
+    assert_eq!((new.state().on_disk, new.state().disk_failing), (1, 0));
+    drop(old);
+    assert_eq!(open("outbox.db").state().waiting, 5);
+    let names = std::fs::read_dir(disk.path()).unwrap().map(|e| e.unwrap().file_name());
+    assert_eq!(names.filter(|n| n.to_string_lossy().contains("aside")).count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_broker_in_the_house_serves_on_while_the_one_far_away_is_gone() {
     if !have(CLIENTS) {
@@ -344,6 +380,113 @@ async fn a_retained_command_is_not_obeyed_for_ever() {
     sub.hears(&format!(" {BASE}/cam/detect/state ON")).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(node.ctx.control.of(&cam()).detect);
+    node.stop().await;
+}
+
+/// A file of so many bytes, and its name.
+fn file_of(dir: &std::path::Path, bytes: usize) -> String {
+    let file = dir.join(format!("{bytes}"));
+    std::fs::write(&file, vec![b'x'; bytes]).unwrap();
+    file.display().to_string()
+}
+
+async fn publish_all(port: u16, args: Vec<String>) {
+    let sent = move || publish(port, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(tokio::task::spawn_blocking(sent).await.unwrap());
+}
+
+/// Waits until the connection stands and says this of it.
+async fn is_up_but(node: &Node, says: &str) -> String {
+    let wanted = |state: &LinkState| matches!(state, LinkState::Up { reason: Some(r), .. } if r.contains(says));
+    let LinkState::Up { reason, .. } = node.link(wanted).await else { unreachable!() };
+    reason.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_larger_than_we_take_does_not_cut_the_node_off() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let _broker = mosquitto(dir.path(), port, &lasting(dir.path()));
+        let state = Arc::new(tempfile::tempdir().unwrap());
+        let change = |c: &mut spotter::config::Mqtt| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        };
+        let large = file_of(dir.path(), 2_000_000);
+        let tell = |more: &[&str], topic: &str| {
+            let args = ["-q", "1", "-f", &large, "-t", topic];
+            let args = args.iter().chain(more).map(ToString::to_string).collect();
+            publish_all(port, args)
+        };
+        let node = node_in(Arc::clone(&state), change).await;
+        node.is_up().await;
+        let mut sub = Subscriber::new(port, &[]);
+        sub.hears(&format!(" {BASE}/available online")).await;
+        send(&node, 0);
+        until_event(&mut sub, 0).await;
+        tell(&[], &format!("{BASE}/cam/detect/set")).await;
+        send(&node, 1);
+        until_event(&mut sub, 1).await;
+        if version == 4 {
+            // It takes a new session to be rid of it.
+            let until = Instant::now() + SOON;
+            while node.ctx.counters.connects.get() < 2 {
+                assert!(Instant::now() < until);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            node.is_up().await;
+        }
+        assert!(matches!(&*node.ctx.link.borrow(), LinkState::Up { reason: None, .. }));
+        node.stop().await;
+
+        // Retained it comes again in each session.
+        tell(&["-r"], &format!("{BASE}/cam/threshold/set")).await;
+        let node = node_in(Arc::clone(&state), change).await;
+        node.ctx.control.saw([&cam()]);
+        match version {
+            4 => {
+                let reason = is_up_but(&node, "bytes are retained").await;
+                assert!(reason.contains(&format!("{BASE}/+/threshold/set")), "{reason}");
+                assert!(reason.contains("mosquitto_pub -r -n"), "{reason}");
+            }
+            _ => node.is_up().await,
+        }
+        send(&node, 2);
+        until_event(&mut sub, 2).await;
+        // The other commands are obeyed.
+        sub.hears(&format!(" {BASE}/cam/detect/state ON")).await;
+        let off = ["-t", &format!("{BASE}/cam/detect/set"), "-m", "OFF"];
+        publish_all(port, off.map(String::from).to_vec()).await;
+        sub.hears(&format!(" {BASE}/cam/detect/state OFF")).await;
+        waits(&node, 0).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_we_may_say_ourselves_is_taken_when_it_comes_back() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let node = node(|c| {
+        c.broker = format!("mqtt://127.0.0.1:{port}");
+        c.max_packet_bytes = 4 << 20;
+    })
+    .await;
+    node.is_up().await;
+    let config = "homeassistant/device/spotter-test/config";
+    let large = ["-q", "1", "-r", "-t", config, "-f", &file_of(dir.path(), 3_000_000)];
+    publish_all(port, large.map(String::from).to_vec()).await;
+    let mut sub = Subscriber::new(port, &["-T", config]);
+    sub.hears(&format!(" {BASE}/available online")).await;
+    send(&node, 0);
+    until_event(&mut sub, 0).await;
+    assert_eq!(node.ctx.counters.connects.get(), 1);
     node.stop().await;
 }
 

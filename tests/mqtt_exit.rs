@@ -243,7 +243,7 @@ async fn a_node_that_dies_is_offline_and_its_streams_are_set_right_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_the_broker_is_said() {
     let bad = node(|c| c.broker = "http://x".into()).await;
-    assert!(bad.down_reason().await.contains("mqtt://host:port"));
+    assert!(bad.down_reason().await.contains("mqtt://host:1883"));
     bad.stop().await;
     let off = node(|c| c.enabled = false).await;
     timeout(SOON, off.task).await.unwrap().unwrap().unwrap();

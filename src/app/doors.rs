@@ -73,7 +73,7 @@ impl Doors {
                 .map_or_else(String::new, |bound| reachable(bound, own).to_string()),
             websocket: dial(self.websocket.as_ref()),
             web: dial(self.web.as_ref()),
-            mqtt: if config.mqtt.broker.is_empty() { mqtt } else { config.mqtt.broker.clone() },
+            mqtt: if self.mqtt.is_some() { mqtt } else { mqtt::shown_broker(&config.mqtt) },
             mqtts: dial(mqtts.map(TlsDoor::listener)),
         }
     }

@@ -220,13 +220,6 @@ impl Config {
 
     fn mqtt(&self, p: &mut Problems) {
         let m = &self.mqtt;
-        let fine = m.broker.is_empty()
-            || ["mqtt://", "mqtts://", "ws://", "wss://"]
-                .iter()
-                .any(|s| m.broker.starts_with(s) && m.broker.len() > s.len());
-        p.unless(fine, "mqtt.broker", || {
-            format!("{:?} is not a broker: give mqtt://host:1883, mqtts://host:8883, ws://host/path, wss://host/path, or \"\" for the embedded one", m.broker)
-        });
         p.unless(!m.base_topic.is_empty(), "mqtt.base_topic", || {
             "is empty: give a word, as in \"spotter\"".to_owned()
         });
@@ -241,6 +234,11 @@ impl Config {
             "a client certificate needs both mqtt.client_cert_file and mqtt.client_key_file"
                 .to_owned()
         });
+        if pair {
+            for (key, fault) in crate::mqtt::faults(m) {
+                p.unless(false, key, || fault);
+            }
+        }
         let tls = m.tls.as_tls();
         p.tls("mqtt.tls", &tls);
         p.unless(!tls.is_on() || crate::mqtt::has_embedded(m), "mqtt.tls.certificate", || {
@@ -368,8 +366,8 @@ mod tests {
                 "node.name",
                 "detect.rate_hz",
                 "events.seen",
-                "mqtt.broker",
                 "mqtt.ca_file",
+                "mqtt.broker",
                 "stream.garden.zones.lawn.points",
                 "stream.garden.required_zones",
                 "websocket.listen"

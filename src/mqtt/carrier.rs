@@ -1,17 +1,21 @@
 //! The one seam over the client library's two halves, MQTT 3.1.1 and 5: requests in, what came of them out. It decides
 //! nothing about what is sent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rumqttc::mqttbytes::Error as Large4;
+use rumqttc::v5::mqttbytes::Error as Large5;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode as Code5, DisconnectReasonCode, Packet as Packet5, PubAckReason,
-    PublishProperties,
+    PublishProperties, SubscribeReasonCode as Subscribed5,
 };
-use rumqttc::{AsyncClient, ConnectReturnCode, EventLoop, NetworkOptions, Packet, QoS, v5};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, EventLoop, NetworkOptions, Packet, QoS, SubscribeReasonCode, v5,
+};
 
 use super::link::{Ended, Options};
 
@@ -53,9 +57,17 @@ pub(super) enum Happened {
     /// The broker does not want this one, and would not the next time.
     Refused(u64),
     Heard(Heard),
+    /// The broker lets us hear this topic, or does not.
+    Subscribed(String, Granted),
     /// By our DISCONNECT.
     Closed,
     Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Granted {
+    Yes,
+    No,
 }
 
 /// A message of a topic that we subscribed to.
@@ -72,6 +84,10 @@ struct Ledger {
     /// QoS 1 publishes that were asked for and not yet written.
     asked: VecDeque<Option<u64>>,
     written: BTreeMap<u16, u64>,
+    /// The same for subscriptions: asked for, written, and answered.
+    topics: VecDeque<String>,
+    subscribing: BTreeMap<u16, String>,
+    subscribed: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -92,9 +108,23 @@ impl Ledger {
     fn connected(&mut self, resumed: bool) -> Happened {
         if !resumed {
             // The library forgot them too.
-            *self = Self::default();
+            self.asked.clear();
+            self.written.clear();
         }
         Happened::Connected { resumed }
+    }
+
+    fn subscribed(&mut self, packet_id: u16, granted: Granted) -> Happened {
+        let Some(topic) = self.subscribing.remove(&packet_id) else { return Happened::Nothing };
+        self.subscribed.insert(topic.clone());
+        Happened::Subscribed(topic, granted)
+    }
+
+    fn subscribing(&mut self, packet_id: u16) -> Happened {
+        if let Some(topic) = self.topics.pop_front() {
+            self.subscribing.insert(packet_id, topic);
+        }
+        Happened::Nothing
     }
 }
 
@@ -192,11 +222,22 @@ impl Sender {
             Keeping::WhileAway => (QoS::AtLeastOnce, QoS5::AtLeastOnce),
             Keeping::Nothing => (QoS::AtMostOnce, QoS5::AtMostOnce),
         };
+        let mut ledger = self.ledger.lock();
         let asked = match &self.client {
             Client::V4(client) => client.try_subscribe(topic, qos).is_ok(),
             Client::V5(client) => client.try_subscribe(topic, qos5).is_ok(),
         };
-        asked.then_some(()).ok_or(NoRoom)
+        if !asked {
+            return Err(NoRoom);
+        }
+        ledger.subscribed.remove(topic);
+        ledger.topics.push_back(topic.to_owned());
+        Ok(())
+    }
+
+    /// Whether the broker answered the subscription to this topic.
+    pub(super) fn is_answered(&self, topic: &str) -> bool {
+        self.ledger.lock().subscribed.contains(topic)
     }
 
     pub(super) fn unsubscribe(&self, topic: &str) -> Result<(), NoRoom> {
@@ -240,9 +281,9 @@ impl Connection {
     }
 
     /// Makes ready for the next connection, with changed options. Of what was not done only numbered messages that were
-    /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers the last
-    /// of them, what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
-    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Option<u64>)>, Vec<u64>) {
+    /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers those,
+    /// what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
+    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Vec<u64>)>, Vec<u64>) {
         let mut acknowledged = Vec::new();
         let mut ledger = self.ledger.lock();
         let mut note = |happened| {
@@ -300,10 +341,16 @@ impl Connection {
         };
         ledger.written.retain(|_, number| kept.contains(number));
         ledger.asked = kept.iter().copied().map(Some).collect();
+        ledger.topics.clear();
+        ledger.subscribing.clear();
+        ledger.subscribed.clear();
         drop(ledger);
-        let last = kept.last().copied();
-        (fine.then_some((self, last)), acknowledged)
+        (fine.then_some((self, kept)), acknowledged)
     }
+}
+
+fn granted(all: bool) -> Granted {
+    if all { Granted::Yes } else { Granted::No }
 }
 
 fn happened_v4(event: rumqttc::Event, ledger: &mut Ledger) -> Happened {
@@ -311,6 +358,10 @@ fn happened_v4(event: rumqttc::Event, ledger: &mut Ledger) -> Happened {
     match event {
         Event::Incoming(Packet::ConnAck(ack)) => ledger.connected(ack.session_present),
         Event::Incoming(Packet::PubAck(ack)) => ledger.acknowledged(ack.pkid),
+        Event::Incoming(Packet::SubAck(ack)) => {
+            let fine = |code: &SubscribeReasonCode| *code != SubscribeReasonCode::Failure;
+            ledger.subscribed(ack.pkid, granted(ack.return_codes.iter().all(fine)))
+        }
         Event::Incoming(Packet::Publish(p)) => {
             Happened::Heard(Heard { topic: p.topic, payload: p.payload, retained: p.retain })
         }
@@ -318,6 +369,7 @@ fn happened_v4(event: rumqttc::Event, ledger: &mut Ledger) -> Happened {
             ledger.wrote(packet_id);
             Happened::Nothing
         }
+        Event::Outgoing(Outgoing::Subscribe(packet_id)) => ledger.subscribing(packet_id),
         Event::Outgoing(Outgoing::Disconnect) => Happened::Closed,
         _ => Happened::Nothing,
     }
@@ -335,6 +387,10 @@ fn happened_v5(event: v5::Event, ledger: &mut Ledger) -> Happened {
                 happened => happened,
             }
         }
+        Event::Incoming(Packet5::SubAck(ack)) => {
+            let fine = |code: &Subscribed5| matches!(code, Subscribed5::Success(_));
+            ledger.subscribed(ack.pkid, granted(ack.return_codes.iter().all(fine)))
+        }
         Event::Incoming(Packet5::Publish(p)) => {
             let topic = String::from_utf8_lossy(&p.topic).into_owned();
             Happened::Heard(Heard { topic, payload: p.payload, retained: p.retain })
@@ -343,6 +399,7 @@ fn happened_v5(event: v5::Event, ledger: &mut Ledger) -> Happened {
             ledger.wrote(packet_id);
             Happened::Nothing
         }
+        Event::Outgoing(Outgoing::Subscribe(packet_id)) => ledger.subscribing(packet_id),
         Event::Outgoing(Outgoing::Disconnect) => Happened::Closed,
         _ => Happened::Nothing,
     }
@@ -354,6 +411,9 @@ fn ended_v4(error: rumqttc::ConnectionError) -> Ended {
         E::NetworkTimeout | E::FlushTimeout => Ended::Silent,
         E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
         E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
+        E::MqttState(StateError::Deserialization(Large4::PayloadSizeLimitExceeded(bytes))) => {
+            Ended::TooLarge(bytes)
+        }
         E::ConnectionRefused(
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
         ) => Ended::BadLogin,
@@ -373,6 +433,10 @@ fn ended_v5(error: v5::ConnectionError) -> Ended {
         E::Timeout(_) => Ended::Silent,
         E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
         E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
+        E::MqttState(StateError::Deserialization(Large5::PayloadSizeLimitExceeded {
+            pkt_size: bytes,
+            ..
+        })) => Ended::TooLarge(bytes),
         E::MqttState(StateError::ConnFail { reason }) => refused(reason),
         E::MqttState(StateError::ServerDisconnect {
             reason_code: DisconnectReasonCode::SessionTakenOver,

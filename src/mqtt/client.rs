@@ -11,10 +11,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
+use super::care::Care;
 use super::carrier::{self, Connection, Keeping, Promise, Sender};
-use super::link::{self, Ended, Endpoint, LinkError, Options};
+use super::complaints::{Complaints, Trouble};
+use super::link::{self, Ended, Endpoint, LinkError, Options, Session};
 use super::mend::mended;
-use super::outbox::{self, Outbox};
+use super::outbox::{self, Given, Outbox};
 use super::poll::{Poll, Told};
 use super::report::Report;
 use super::voice::{Line, PATIENCE, Voice};
@@ -32,6 +34,8 @@ use crate::wire::{self, Encoded, LinkState};
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long after connecting the broker may still hand us what an earlier run left retained.
 const LEFTOVERS: Duration = Duration::from_secs(5);
+/// How long is waited for what a broker has retained on a topic, when one is suspect.
+const LISTEN: Duration = Duration::from_millis(400);
 /// Events handed to the connection and not acknowledged; below what it takes in all, so that the rest has room.
 const EVENTS_UNDER_WAY: usize = 16;
 /// Words that wait to be obeyed.
@@ -46,6 +50,8 @@ pub(super) struct Side {
     pub(super) outbox: Arc<Outbox>,
     pub(super) counters: Arc<Counters>,
     pub(super) link: Arc<watch::Sender<LinkState>>,
+    /// What is wrong at a broker that we are connected to.
+    pub(super) complaints: Arc<Complaints>,
 }
 
 /// Publishes until `shutdown`.
@@ -65,7 +71,8 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         clock: ctx.clock.clone(),
         voice: Voice::new(ctx),
         spare: None,
-        handed: None,
+        handed: Given::default(),
+        care: Care::default(),
         named: false,
         rarely: Rarely::default(),
     };
@@ -86,13 +93,19 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
             let endpoint = endpoint.clone()?;
             let available = client.voice.topic("available");
             let is_own = side.own.is_some();
-            let options = link::options(&ctx.config, &endpoint, is_own, &ctx.node, &available)?;
+            let session = if client.care.begin() { Session::Anew } else { Session::GoesOn };
+            let options =
+                link::options(&ctx.config, &endpoint, is_own, &ctx.node, &available, session)?;
             client.session(options, &endpoint, &mut report, shutdown).await
         };
         let Err(error) = attempt.await else { break };
         report.down(&error);
         // A connection that held for a while was a good one: begin patiently anew.
-        if began.elapsed() > BACK_OFF.1 {
+        let held = began.elapsed() > BACK_OFF.1;
+        // So was one that taught us something.
+        let learnt =
+            matches!(error, LinkError::TooLarge { bytes, .. } if client.care.too_large(bytes));
+        if held || learnt {
             wait = BACK_OFF.0;
         }
         // Two nodes that throw each other out do so more slowly.
@@ -125,8 +138,9 @@ pub(super) struct Client<'a> {
     pub(super) voice: Voice<'a>,
     /// The last connection, with what was under way in it.
     spare: Option<(Sender, Connection)>,
-    /// The last event that this connection has.
-    handed: Option<u64>,
+    /// The events that this connection has.
+    handed: Given,
+    care: Care,
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
     pub(super) rarely: Rarely,
@@ -151,6 +165,7 @@ impl Client<'_> {
             topics: self.voice.topics.clone(),
             outbox: Arc::clone(&self.side.outbox),
             counters: Arc::clone(&self.side.counters),
+            complaints: Arc::clone(&self.side.complaints),
             told: tx,
         };
         let task = tokio::spawn(poll.run(stop.clone(), ended.clone()));
@@ -173,8 +188,8 @@ impl Client<'_> {
         }
     }
 
-    /// A connection to begin with, and the last event that is in it already.
-    fn ready(&mut self, options: Options) -> (Sender, Connection, Option<u64>) {
+    /// A connection to begin with, and the events that are in it already.
+    fn ready(&mut self, options: Options) -> (Sender, Connection, Vec<u64>) {
         if let Some((sender, connection)) = self.spare.take() {
             let (mended, acknowledged) = connection.mend(options.clone());
             acknowledged.into_iter().for_each(|n| self.side.outbox.acknowledged(n));
@@ -183,14 +198,14 @@ impl Client<'_> {
             }
         }
         let (sender, connection) = carrier::new(options);
-        (sender, connection, None)
+        (sender, connection, Vec::new())
     }
 
     async fn talk(
         &mut self,
         line: &Line<'_>,
         mut told: mpsc::Receiver<Told>,
-        carried: Option<u64>,
+        carried: Vec<u64>,
         report: &mut Report<'_>,
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
@@ -216,11 +231,16 @@ impl Client<'_> {
                 Some(told) = told.recv() => match told {
                     Told::Connected { resumed } => {
                         connected = true;
-                        self.handed = carried.filter(|_| resumed);
+                        self.handed = Given::default();
+                        for number in carried.iter().filter(|_| resumed) {
+                            self.side.outbox.give(&mut self.handed, *number);
+                        }
                         report.up();
                         self.mark_seen();
+                        self.subscribe(line).await?;
                         self.voice.hello(line).await?;
-                        self.look_for_leftovers(line);
+                        self.look_for_leftovers(line).await?;
+                        self.asked_all();
                         cameras.follow(self.ctx, &self.streams.borrow());
                         stats.reset();
                         self.hand_over(line);
@@ -248,6 +268,10 @@ impl Client<'_> {
                 _ = tick.tick() => {
                     if connected {
                         self.hand_over(line);
+                        report.refresh();
+                        if self.care.is_due(Instant::now()) {
+                            return Err(LinkError::Look(line.endpoint.to_string()));
+                        }
                     }
                     let older = if connected { outbox::GRACE } else { Duration::ZERO };
                     self.side.outbox.tick(older);
@@ -300,16 +324,53 @@ impl Client<'_> {
         self.update.mark_unchanged();
     }
 
-    /// A run that died left its streams online: they come to us now, and are set right.
-    fn look_for_leftovers(&self, line: &Line<'_>) {
-        let statuses = self.voice.topic("+/status");
-        if line.sender.subscribe(&statuses, Keeping::Nothing).is_ok() {
-            let sender = line.sender.clone();
-            tokio::spawn(async move {
-                sleep(LEFTOVERS).await;
-                let _ = sender.unsubscribe(&statuses);
-            });
+    /// Before anything is retained anew, so that what an earlier run left is heard.
+    async fn subscribe(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
+        for (topic, keeping) in self.voice.topics.subscriptions() {
+            self.ask(line, &topic, keeping).await?;
         }
+        Ok(())
+    }
+
+    async fn ask(
+        &mut self,
+        line: &Line<'_>,
+        topic: &str,
+        keeping: Keeping,
+    ) -> Result<(), LinkError> {
+        if !self.care.asks(topic) {
+            return Ok(());
+        }
+        line.when_room(|| line.sender.subscribe(topic, keeping)).await?;
+        if self.care.is_careful() {
+            line.when_answered(topic).await?;
+            // What is retained comes beside the answer.
+            if timeout(LISTEN, line.ended.cancelled()).await.is_ok() {
+                return Err(LinkError::Silent(line.endpoint.to_string()));
+            }
+            self.care.answered();
+        }
+        Ok(())
+    }
+
+    fn asked_all(&mut self) {
+        for (topic, bytes) in self.care.asked_all(Instant::now()) {
+            self.side.complaints.say(Trouble::LeftOut(topic.clone()), || format!(
+                "{bytes} bytes are retained on {topic}, more than is taken, so nothing is heard there until they are gone: mosquitto_sub --retained-only -F %t -t '{topic}' names it, mosquitto_pub -r -n -t THAT_TOPIC removes it; looked at again each hour"
+            ));
+        }
+    }
+
+    /// A run that died left its streams online: they come to us now, and are set right.
+    async fn look_for_leftovers(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
+        let statuses = self.voice.topic("+/status");
+        self.ask(line, &statuses, Keeping::Nothing).await?;
+        let sender = line.sender.clone();
+        tokio::spawn(async move {
+            sleep(LEFTOVERS).await;
+            let _ = sender.unsubscribe(&statuses);
+        });
+        Ok(())
     }
 
     /// Gives the connection as many waiting events as it may have.
@@ -322,7 +383,7 @@ impl Client<'_> {
             if asked.is_err() {
                 return;
             }
-            self.handed = Some(message.number);
+            self.side.outbox.give(&mut self.handed, message.number);
         }
     }
 

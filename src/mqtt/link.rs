@@ -19,8 +19,10 @@ use crate::config;
 /// Where Debian, Yocto and their kin keep the certificates they trust.
 pub(crate) const SYSTEM_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Largest message taken from a broker, bytes: our own discovery message is the longest that comes.
+/// Largest message taken from a broker at least, bytes.
 const MAX_INCOMING: usize = 1 << 20;
+/// What a message is longer than its payload at most.
+const AROUND: usize = 64 << 10;
 const MAX_OUTGOING: usize = 16 << 20;
 /// Unacknowledged publishes at a time; what brokers grant is often no more.
 pub(super) const IN_FLIGHT: u16 = 20;
@@ -30,7 +32,9 @@ const SESSION_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Why there is no connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    #[error("mqtt.broker {0:?} is not mqtt://host:port, mqtts://, ws:// or wss://host:port/path")]
+    #[error(
+        "mqtt.broker {0:?} is no broker: give mqtt://host:1883, mqtts://host:8883, ws://host/path, wss://host/path, or \"\" for the embedded one"
+    )]
     BadUrl(String),
     #[error("mqtt.broker must not hold a password: use mqtt.username and mqtt.password_file")]
     UrlWithPassword,
@@ -56,6 +60,49 @@ pub enum LinkError {
     Tls { broker: String, reason: String },
     #[error("the connection to {broker} broke: {reason}")]
     Broken { broker: String, reason: String },
+    #[error(
+        "somebody published {bytes} bytes to a command topic of ours, or left them there; connecting to {broker} anew without that"
+    )]
+    TooLarge { broker: String, bytes: usize },
+    #[error("looking whether what was left out at {0} is gone")]
+    Look(String),
+}
+
+/// Largest message taken from a broker, bytes: our own discovery message comes back to us.
+pub(super) fn max_incoming(config: &config::Mqtt) -> usize {
+    MAX_INCOMING.max(config.max_packet_bytes.saturating_add(AROUND))
+}
+
+/// What is wrong with the configured broker and the files for it, as far as that shows without asking anybody: the key and
+/// what to do about it, in which no password stands.
+pub(super) fn faults(config: &config::Mqtt) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    if config.broker.is_empty() {
+        return all;
+    }
+    let secured = match Endpoint::parse(&config.broker) {
+        Ok(endpoint) => endpoint.tls,
+        Err(error) => {
+            let error = error.to_string();
+            let error = error.strip_prefix("mqtt.broker ").unwrap_or(&error).to_owned();
+            all.push(("mqtt.broker", error));
+            false
+        }
+    };
+    let there = |path: &PathBuf| path.is_file();
+    let own = set(&config.ca_file).is_some() || set(&config.client_cert_file).is_some();
+    let files = [&config.ca_file, &config.client_cert_file, &config.client_key_file];
+    // Files that are not there are complained of already.
+    if secured && own && files.into_iter().all(|f| f.as_os_str().is_empty() || there(f)) {
+        match tls(config) {
+            Ok(_) | Err(LinkError::NoCertificates) => {}
+            Err(LinkError::File { key, path, reason }) => {
+                all.push((key, format!("{} cannot be read: {reason}; give PEM", path.display())));
+            }
+            Err(error) => all.push(("mqtt.client_cert_file", error.to_string())),
+        }
+    }
+    all
 }
 
 /// Where the broker is.
@@ -93,7 +140,7 @@ impl Endpoint {
             None if web => (rest, "/mqtt".into()),
             _ => (rest.strip_suffix('/').unwrap_or(rest), String::new()),
         };
-        if path.contains(['#', ' ']) {
+        if path.contains(|c: char| c == '#' || c.is_whitespace()) {
             return Err(bad());
         }
         // An IPv6 address keeps its brackets: the resolver takes it so.
@@ -101,12 +148,15 @@ impl Endpoint {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad())?),
             _ => (rest, default_port),
         };
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.is_empty()
-            || port == 0
-            || host.contains(['/', '?', '#', ' '])
-            || (host.contains(':') && !bracketed)
-        {
+        let address = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let fine = match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && !host.contains(|c: char| "/?#:[]".contains(c) || c.is_whitespace())
+            }
+        };
+        if port == 0 || !fine {
             return Err(bad());
         }
         Ok(Self { host: host.into(), port, tls, path: web.then_some(path) })
@@ -127,6 +177,14 @@ pub(super) enum Options {
     V5(Box<v5::MqttOptions>),
 }
 
+/// What becomes of what the broker keeps of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Session {
+    /// What was not acknowledged is sent again in the same session.
+    GoesOn,
+    Anew,
+}
+
 /// The client's options. Files are read each time, so that a mended one is taken at the next attempt.
 pub(super) fn options(
     config: &config::Mqtt,
@@ -134,6 +192,7 @@ pub(super) fn options(
     is_own: bool,
     client_id: &str,
     available_topic: &str,
+    session: Session,
 ) -> Result<Options, LinkError> {
     let login = match set(&config.password_file) {
         _ if is_own || config.username.is_empty() => None,
@@ -161,10 +220,10 @@ pub(super) fn options(
     if config.version == 4 || is_own {
         let mut options = MqttOptions::new(client_id, host, endpoint.port);
         options.set_keep_alive(KEEP_ALIVE);
-        // What was not acknowledged is sent again in the same session.
-        options.set_clean_session(false);
+        options.set_clean_session(session == Session::Anew);
         options.set_inflight(IN_FLIGHT);
-        options.set_max_packet_size(MAX_INCOMING, MAX_OUTGOING);
+        let outgoing = MAX_OUTGOING.max(config.max_packet_bytes.saturating_add(AROUND));
+        options.set_max_packet_size(max_incoming(config), outgoing);
         options.set_last_will(LastWill::new(available_topic, "offline", QoS::AtLeastOnce, true));
         options.set_transport(transport);
         if let Some((user, password)) = login {
@@ -174,11 +233,11 @@ pub(super) fn options(
     }
     let mut options = v5::MqttOptions::new(client_id, host, endpoint.port);
     options.set_keep_alive(KEEP_ALIVE);
-    options.set_clean_start(false);
+    options.set_clean_start(session == Session::Anew);
     let expiry = u32::try_from(SESSION_EXPIRY.as_secs()).unwrap_or(u32::MAX);
     options.set_session_expiry_interval(Some(expiry));
     options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
-    options.set_max_packet_size(u32::try_from(MAX_INCOMING).ok());
+    options.set_max_packet_size(u32::try_from(max_incoming(config)).ok());
     let will = LastWill5::new(available_topic, "offline", QoS5::AtLeastOnce, true, None);
     options.set_last_will(will);
     options.set_transport(transport);
@@ -253,6 +312,8 @@ pub(super) enum Ended {
     Io(std::io::Error),
     /// DISCONNECT by a version 5 broker: our client id connected elsewhere.
     TakenOver,
+    /// By a message of so many bytes, which are more than we take.
+    TooLarge(usize),
     Other(String),
 }
 
@@ -281,6 +342,7 @@ pub(super) fn explain(ended: Ended, endpoint: &Endpoint) -> LinkError {
             | ErrorKind::UnexpectedEof => LinkError::Broken { broker, reason: e.to_string() },
             _ => LinkError::Unreachable { broker, reason: e.to_string() },
         },
+        Ended::TooLarge(bytes) => LinkError::TooLarge { broker, bytes },
         Ended::Other(reason) => LinkError::Broken { broker, reason },
     }
 }
@@ -321,11 +383,29 @@ mod tests {
             "mqtt://a/b",
             "mqtt://::1",
             "mqtt://a:1:2",
+            "mqtts://a b",
+            "mqtt://[nonsense]",
+            "ws://h/#",
+            "ws://h/a b",
         ] {
             assert!(matches!(Endpoint::parse(bad), Err(LinkError::BadUrl(_))), "{bad}");
         }
         let error = Endpoint::parse("mqtt://me:secret@host").unwrap_err();
         assert!(!error.to_string().contains("secret"));
+        let with = |broker: &str| config::Mqtt { broker: broker.into(), ..Default::default() };
+        assert_eq!(faults(&with("")), []);
+        assert_eq!(faults(&with("mqtts://broker.lan")), []);
+        for bad in ["mqtt://me:secret@host", "mqtt://host:99999", "broker"] {
+            let found = faults(&with(bad));
+            assert!(
+                matches!(&found[..], [("mqtt.broker", m)] if !m.contains("secret")),
+                "{found:?}"
+            );
+        }
+        // There, and no certificate.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = config::Mqtt { ca_file: file.path().into(), ..with("mqtts://h") };
+        assert!(matches!(&faults(&config)[..], [("mqtt.ca_file", _)]), "{:?}", faults(&config));
     }
 
     #[test]
@@ -337,14 +417,16 @@ mod tests {
             password_file: "/nowhere/password".into(),
             ..config::Mqtt::default()
         };
-        let error = options(&config, &endpoint, false, "id", "t").unwrap_err().to_string();
+        let error =
+            options(&config, &endpoint, false, "id", "t", Session::GoesOn).unwrap_err().to_string();
         assert!(error.contains("mqtt.password_file") && error.contains("/nowhere/password"));
         config.username.clear();
         config.ca_file = "/nowhere/ca".into();
-        let error = options(&config, &endpoint, false, "id", "t").unwrap_err().to_string();
+        let error =
+            options(&config, &endpoint, false, "id", "t", Session::GoesOn).unwrap_err().to_string();
         assert!(error.contains("mqtt.ca_file"), "{error}");
         let empty = tempfile::NamedTempFile::new().unwrap();
         config.ca_file = empty.path().into();
-        assert!(options(&config, &endpoint, false, "id", "t").is_err());
+        assert!(options(&config, &endpoint, false, "id", "t", Session::GoesOn).is_err());
     }
 }

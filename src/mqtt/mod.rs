@@ -25,9 +25,11 @@
 
 pub mod broker;
 mod cameras; // pictures for Home Assistant
+mod care; // after what ended a connection
 mod carrier; // the client library, version 4 or 5
 mod client; // one connection after the other
 mod command; // what others tell us, read
+mod complaints; // what is wrong at a broker
 mod homeassistant; // the discovery message
 mod link; // how a broker is reached
 mod mend; // times of before the clock was set
@@ -178,6 +180,16 @@ pub fn has_embedded(config: &config::Mqtt) -> bool {
     config.broker.is_empty() || config.embedded
 }
 
+/// The configured broker as it may be shown, `host:port`; empty where there is none, or none that can be read.
+pub fn shown_broker(config: &config::Mqtt) -> String {
+    link::Endpoint::parse(&config.broker).map_or_else(|_| String::new(), |e| e.to_string())
+}
+
+/// What is wrong with the configured broker, by key; see [`config::Config::validate`].
+pub(crate) fn faults(config: &config::Mqtt) -> Vec<(&'static str, String)> {
+    link::faults(config)
+}
+
 /// Publishes until `shutdown`, then says goodbye. `public` is the embedded broker's door, if it has one: without it
 /// the broker still serves this machine's detections to nobody, and the client waits for no one.
 pub async fn run(
@@ -194,6 +206,7 @@ pub async fn run(
         outbox: Arc::clone(&ctx.outbox),
         counters: Arc::clone(&ctx.counters),
         link: Arc::clone(&ctx.link),
+        complaints: Arc::default(),
     };
     if !has_embedded(&ctx.config) {
         client::run(&ctx, &first(None), &shutdown).await;
@@ -216,7 +229,8 @@ pub async fn run(
         let counters = Arc::<Counters>::default();
         let outbox = Outbox::in_memory(limits(&ctx.config), Arc::clone(&counters));
         let link = Arc::new(watch::Sender::new(LinkState::Disabled));
-        let beside = Side { own: Some(own), outbox, counters, link };
+        let complaints = Arc::default();
+        let beside = Side { own: Some(own), outbox, counters, link, complaints };
         let far = first(None);
         tokio::join!(client::run(&ctx, &far, &shutdown), client::run(&ctx, &beside, &shutdown));
     }

@@ -8,7 +8,7 @@
 mod disk;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,12 +19,15 @@ use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 
 use super::Counters;
-use disk::Disk;
+use disk::{Disk, DiskError};
 
 /// How long an event may wait for its acknowledgement before it is written.
 pub const GRACE: Duration = Duration::from_secs(3);
 /// How often is looked what must be written; everything of that time is one transaction.
 pub const TICK: Duration = Duration::from_secs(1);
+
+/// The first number of a run that could not open its file; there is room for all numbers of earlier ones below it.
+const LATE: u64 = 1 << 48;
 
 /// How much may wait; over it the oldest goes.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +59,8 @@ struct Entry {
 #[derive(Debug)]
 pub struct Outbox {
     queue: Mutex<Queue>,
-    disk: Mutex<Option<Disk>>,
-    /// Whether there is a disk to write to at all.
+    place: Mutex<Place>,
+    /// Whether it is to outlive the process.
     lasting: bool,
     writing: AtomicBool,
     limits: Limits,
@@ -66,6 +69,23 @@ pub struct Outbox {
     counters: Arc<Counters>,
     /// Something was added or acknowledged.
     pub changed: Notify,
+}
+
+/// Where the outbox outlives the process.
+#[derive(Debug)]
+enum Place {
+    /// Nowhere.
+    Memory,
+    /// In this file, which could not be opened yet.
+    Shut(PathBuf),
+    Open(Disk),
+}
+
+/// How far a connection has been given what waits: of this run, and of those before it, which may turn up later.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    earlier: Option<u64>,
+    own: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -98,40 +118,36 @@ struct Batch {
 impl Outbox {
     /// An outbox that does not outlive the process.
     pub fn in_memory(limits: Limits, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self::new(Queue::default(), None, limits, counters))
+        Arc::new(Self::new(Queue::default(), Place::Memory, limits, counters))
     }
 
-    /// Takes up what waits in `file`. A file that is damaged or a newer version's is set aside, one that cannot be had at
-    /// all leaves an outbox in memory; both are said loudly.
+    /// Takes up what waits in `file`. A file that is damaged or a newer version's is set aside; one that cannot be had now
+    /// is left alone and tried again with each writing. Both are said loudly.
     pub fn open(file: &Path, limits: Limits, counters: Arc<Counters>) -> Arc<Self> {
-        let (disk, messages) = match Disk::open(file) {
-            Ok((disk, messages)) => (Some(disk), messages),
+        let mut queue = Queue::default();
+        let place = match Disk::open(file) {
+            Ok((disk, messages)) => {
+                queue.next = messages.last().map_or(0, |m| m.number + 1);
+                queue.take_up(messages);
+                queue.bound(limits, &counters);
+                Place::Open(disk)
+            }
             Err(error) => {
-                counters.outbox_failures.inc();
-                tracing::error!(file = %file.display(), %error, "there is no outbox on disk: events that wait for the broker are lost with the power");
-                (None, Vec::new())
+                // Whatever turns up in the file goes before what comes now.
+                queue.next = LATE;
+                queue.failed(&error, &counters);
+                Place::Shut(file.into())
             }
         };
-        if !messages.is_empty() {
-            tracing::info!(events = messages.len(), "events of before wait for the broker");
-        }
-        let mut queue = Queue::default();
-        let since = Instant::now();
-        for message in messages {
-            queue.next = message.number + 1;
-            queue.bytes += message.payload.len();
-            queue.entries.push_back(Entry { message, since, on_disk: true, stale: false });
-        }
-        queue.bound(limits, &counters);
-        Arc::new(Self::new(queue, disk, limits, counters))
+        Arc::new(Self::new(queue, place, limits, counters))
     }
 
-    fn new(queue: Queue, disk: Option<Disk>, limits: Limits, counters: Arc<Counters>) -> Self {
+    fn new(queue: Queue, place: Place, limits: Limits, counters: Arc<Counters>) -> Self {
         Self {
             own: queue.next,
             queue: Mutex::new(queue),
-            lasting: disk.is_some(),
-            disk: Mutex::new(disk),
+            lasting: !matches!(place, Place::Memory),
+            place: Mutex::new(place),
             writing: AtomicBool::new(false),
             limits,
             counters,
@@ -165,12 +181,23 @@ impl Outbox {
         }
     }
 
-    /// The first message behind `after`, or the first of all.
-    pub fn next(&self, after: Option<u64>) -> Option<Message> {
+    /// The first message that was not given yet.
+    pub fn next(&self, given: Given) -> Option<Message> {
         let queue = self.queue.lock();
         // Numbers grow, so this is where it stands.
-        let at = after.map_or(0, |n| queue.entries.partition_point(|e| e.message.number <= n));
-        queue.entries.get(at).map(|e| e.message.clone())
+        let after = |n: Option<u64>| {
+            n.map_or(0, |n| queue.entries.partition_point(|e| e.message.number <= n))
+        };
+        let earlier = queue.entries.get(after(given.earlier));
+        let own = || queue.entries.get(after(given.own.or(self.own.checked_sub(1))));
+        let entry = earlier.filter(|e| e.message.number < self.own).or_else(own);
+        entry.map(|e| e.message.clone())
+    }
+
+    /// Notes that a connection has this one.
+    pub fn give(&self, given: &mut Given, number: u64) {
+        let at = if number < self.own { &mut given.earlier } else { &mut given.own };
+        *at = (*at).max(Some(number));
     }
 
     /// The broker has it.
@@ -211,8 +238,22 @@ impl Outbox {
 
     /// Brings the disk up to date. Blocks for as long as the disk takes.
     pub fn write(&self, older: Duration) {
-        let mut disk = self.disk.lock();
-        let Some(disk) = disk.as_mut() else { return };
+        let mut place = self.place.lock();
+        if let Place::Shut(file) = &*place {
+            match Disk::open_late(file, self.own) {
+                Ok((disk, messages)) => {
+                    *place = Place::Open(disk);
+                    let mut queue = self.queue.lock();
+                    queue.works();
+                    queue.take_up(messages);
+                    queue.bound(self.limits, &self.counters);
+                    drop(queue);
+                    self.changed.notify_one();
+                }
+                Err(error) => return self.queue.lock().failed(&error, &self.counters),
+            }
+        }
+        let Place::Open(disk) = &mut *place else { return };
         let batch = self.queue.lock().due(Instant::now(), older);
         if batch == Batch::default() {
             return;
@@ -221,22 +262,12 @@ impl Outbox {
         let mut queue = self.queue.lock();
         match written {
             Ok(()) => {
-                if queue.error.take().is_some() {
-                    tracing::info!("the outbox is on disk again");
-                }
+                queue.works();
                 queue.written(&batch);
             }
             Err(error) => {
-                self.counters.outbox_failures.inc();
                 queue.gone.extend(batch.remove);
-                let error = error.to_string();
-                if queue.error.as_ref() != Some(&error) {
-                    tracing::error!(
-                        error,
-                        "the outbox cannot be written: make room on the disk; until then events that wait are lost with the power"
-                    );
-                    queue.error = Some(error);
-                }
+                queue.failed(&error, &self.counters);
             }
         }
     }
@@ -249,6 +280,37 @@ impl Serialize for Outbox {
 }
 
 impl Queue {
+    /// What the disk had waits before all others.
+    fn take_up(&mut self, messages: Vec<Message>) {
+        if !messages.is_empty() {
+            tracing::info!(events = messages.len(), "events of before wait for the broker");
+        }
+        let since = Instant::now();
+        for message in messages.into_iter().rev() {
+            self.bytes += message.payload.len();
+            self.entries.push_front(Entry { message, since, on_disk: true, stale: false });
+        }
+    }
+
+    fn works(&mut self) {
+        if self.error.take().is_some() {
+            tracing::info!("the outbox is on disk again");
+        }
+    }
+
+    fn failed(&mut self, error: &DiskError, counters: &Counters) {
+        counters.outbox_failures.inc();
+        let said = error.to_string();
+        if self.error.as_ref() != Some(&said) {
+            tracing::error!(
+                error = said,
+                remedy = error.remedy(),
+                "the outbox cannot be had on disk; tried again, and until then events that wait are lost with the power"
+            );
+            self.error = Some(said);
+        }
+    }
+
     fn bound(&mut self, limits: Limits, counters: &Counters) {
         while self.entries.len() > limits.events || self.bytes > limits.bytes {
             counters.events_dropped.inc();
@@ -295,9 +357,9 @@ mod tests {
 
     fn waiting(outbox: &Outbox) -> Vec<String> {
         let mut all = Vec::new();
-        let mut after = None;
-        while let Some(m) = outbox.next(after) {
-            after = Some(m.number);
+        let mut given = Given::default();
+        while let Some(m) = outbox.next(given) {
+            outbox.give(&mut given, m.number);
             all.push(m.id.to_string());
         }
         all
@@ -322,11 +384,15 @@ mod tests {
         outbox.acknowledged(1);
         outbox.write(Duration::ZERO);
         assert_eq!((outbox.state().waiting, outbox.state().on_disk), (3, 3));
-        // No goodbye to the file.
-        std::mem::forget(outbox);
-        let again = Outbox::open(&file, ROOM, Arc::clone(&counters));
+        // The files as a power cut leaves them.
+        let later = dir.path().join("later.db");
+        for end in ["", "-wal"] {
+            let name = |file: &Path| format!("{}{end}", file.display());
+            std::fs::copy(name(&file), name(&later)).unwrap();
+        }
+        let again = Outbox::open(&later, ROOM, Arc::clone(&counters));
         assert_eq!(waiting(&again), ["a", "c", "d"]);
-        assert_eq!(again.next(None).unwrap().payload, "<a>");
+        assert_eq!(again.next(Given::default()).unwrap().payload, "<a>");
         push(&again, &["e"]);
         assert_eq!(waiting(&again), ["a", "c", "d", "e"]);
         assert_eq!(counters.events_published.get(), 1);
@@ -349,8 +415,13 @@ mod tests {
         outbox.write(GRACE);
         drop(outbox);
         let again = Outbox::open(&file, ROOM, counters);
-        let payload = |after| again.next(after).unwrap().payload;
-        assert_eq!([payload(None), payload(Some(0)), payload(Some(1))], ["<a>", "mended", "<c>"]);
+        let mut given = Given::default();
+        let mut payload = || {
+            let m = again.next(given).unwrap();
+            again.give(&mut given, m.number);
+            m.payload
+        };
+        assert_eq!([payload(), payload(), payload()], ["<a>", "mended", "<c>"]);
         // Acknowledged before its new form was written, it is gone all the same.
         again.acknowledged(1);
         again.write(Duration::ZERO);
@@ -398,10 +469,53 @@ mod tests {
         });
         assert_eq!(aside.count(), 2);
         drop(outbox);
-        let nowhere = Outbox::open(&dir.path().join("no/such/outbox.db"), ROOM, counters.clone());
-        push(&nowhere, &["a"]);
-        nowhere.write(Duration::ZERO);
-        assert_eq!(waiting(&nowhere), ["a"]);
-        assert_eq!(counters.outbox_failures.get(), 1);
+        let nowhere = dir.path().join("no/such/outbox.db");
+        let outbox = Outbox::open(&nowhere, ROOM, counters.clone());
+        push(&outbox, &["a"]);
+        outbox.write(Duration::ZERO);
+        assert_eq!((waiting(&outbox), outbox.state().disk_failing), (vec!["a".to_owned()], 1));
+        assert_eq!(counters.outbox_failures.get(), 2);
+        std::fs::create_dir_all(nowhere.parent().unwrap()).unwrap();
+        outbox.write(Duration::ZERO);
+        assert_eq!((outbox.state().on_disk, outbox.state().disk_failing), (1, 0));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_had_at_first_is_taken_up_later_in_front_of_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("outbox.db");
+        let counters = Arc::<Counters>::default();
+        let outbox = Outbox::open(&file, ROOM, Arc::clone(&counters));
+        push(&outbox, &["a", "b"]);
+        outbox.write(Duration::ZERO);
+        drop(outbox);
+        // The second time round what is in the file has the numbers of a run that came late.
+        for (here, all) in [("c", "abc"), ("d", "abcd"), ("e", "abcde")] {
+            let other = rusqlite::Connection::open(&file).unwrap();
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            let outbox = Outbox::open(&file, ROOM, Arc::clone(&counters));
+            push(&outbox, &[here]);
+            let mut given = Given::default();
+            let first = outbox.next(given).unwrap();
+            outbox.give(&mut given, first.number);
+            outbox.write(Duration::ZERO);
+            assert_eq!((waiting(&outbox), outbox.state().disk_failing), (vec![here.into()], 1));
+            drop(other);
+            outbox.write(Duration::ZERO);
+            assert_eq!((waiting(&outbox).concat().as_str(), outbox.state().disk_failing), (all, 0));
+            assert_eq!(outbox.state().on_disk, all.len());
+            // Who was given the new one is given the old ones now.
+            assert_eq!(&*outbox.next(given).unwrap().id, "a");
+            outbox.write(Duration::ZERO);
+        }
+        let again = Outbox::open(&file, ROOM, counters);
+        assert_eq!(waiting(&again).concat(), "abcde");
+        assert_eq!(
+            std::fs::read_dir(dir.path())
+                .unwrap()
+                .filter(|e| { e.as_ref().unwrap().file_name().to_string_lossy().contains("aside") })
+                .count(),
+            0
+        );
     }
 }

@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Counters;
-use super::carrier::{Connection, Happened};
+use super::carrier::{Connection, Granted, Happened};
 use super::command::{Topics, Word};
+use super::complaints::{Complaints, Trouble};
 use super::link::Ended;
 use super::outbox::Outbox;
 
@@ -24,6 +25,7 @@ pub(super) struct Poll {
     pub(super) topics: Topics,
     pub(super) outbox: Arc<Outbox>,
     pub(super) counters: Arc<Counters>,
+    pub(super) complaints: Arc<Complaints>,
     pub(super) told: mpsc::Sender<Told>,
 }
 
@@ -57,6 +59,13 @@ impl Poll {
                         self.counters.commands_dropped.inc();
                     }
                 }
+                Ok(Happened::Subscribed(topic, Granted::No)) => {
+                    let trouble = Trouble::NotHeard(topic.clone());
+                    self.complaints.say(trouble, || format!(
+                        "the broker refuses the subscription to {topic}, so what is said there is not heard: allow this user to read it in the broker's ACL"
+                    ));
+                }
+                Ok(Happened::Subscribed(_, Granted::Yes)) => {}
                 Ok(Happened::Closed) => break None,
                 Ok(Happened::Nothing) => {}
                 Err(why) => break Some(why),

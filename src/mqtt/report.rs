@@ -40,10 +40,23 @@ impl<'a> Report<'a> {
         tracing::info!(broker = self.broker, failed_attempts = self.attempts, "mqtt connected");
         self.failed = None;
         self.attempts = 0;
+        self.side.complaints.clear();
         let broker = self.broker.clone();
         self.side.link.send_replace(match self.is_contested() {
             true => LinkState::Contested { broker, reason: self.remedy() },
-            false => LinkState::Up { broker },
+            false => LinkState::Up { broker, reason: None },
+        });
+    }
+
+    /// Shows what is complained of now.
+    pub(super) fn refresh(&self) {
+        let now = self.side.complaints.text();
+        self.side.link.send_if_modified(|state| match state {
+            LinkState::Up { reason, .. } if *reason != now => {
+                *reason = now;
+                true
+            }
+            _ => false,
         });
     }
 

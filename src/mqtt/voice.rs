@@ -52,6 +52,11 @@ impl Line<'_> {
         }
         Ok(())
     }
+
+    /// Waits for the broker's answer to a subscription.
+    pub(super) async fn when_answered(&self, topic: &str) -> Result<(), LinkError> {
+        self.when_room(|| if self.sender.is_answered(topic) { Ok(()) } else { Err(NoRoom) }).await
+    }
 }
 
 pub(super) struct Voice<'a> {
@@ -108,10 +113,6 @@ impl<'a> Voice<'a> {
     /// Everything a broker that knows nothing of us must know; it holds nothing of what we told the one before.
     pub(super) async fn hello(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
         self.said.clear();
-        // Before anything is retained anew, so that what an earlier run left is heard.
-        for (topic, keeping) in self.topics.subscriptions() {
-            line.when_room(|| line.sender.subscribe(&topic, keeping)).await?;
-        }
         self.keep(line, "available", Bytes::from_static(b"online")).await?;
         self.keep(line, "instance", self.instance.clone().into()).await?;
         self.status(line).await?;

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::Message;
 
@@ -25,23 +26,68 @@ pub(super) enum DiskError {
 #[derive(Debug)]
 pub(super) struct Disk(Connection);
 
+impl DiskError {
+    /// Whether the file can never be used as it is; anything else may pass.
+    fn is_for_good(&self) -> bool {
+        match self {
+            Self::Newer { .. } => true,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Self::Aside { .. } => false,
+        }
+    }
+
+    /// What somebody can do about it.
+    pub(super) fn remedy(&self) -> &'static str {
+        let Self::Sqlite(error) = self else { return "look at the files in node.state_dir" };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => "make room on the disk",
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another program has it open: end that"
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                "make node.state_dir a directory that spotter may write to"
+            }
+            _ => "look at the disk: it may be full or broken",
+        }
+    }
+}
+
 impl Disk {
-    /// Opens or makes the file and reads all that waits in it, the oldest first.
+    /// Opens or makes the file and reads all that waits in it, the oldest first. What can never be read is set aside; a
+    /// file that cannot be had now, on a full disk say, stays where it is for the next time.
     pub(super) fn open(file: &Path) -> Result<(Self, Vec<Message>), DiskError> {
         match Self::try_open(file) {
-            Ok(opened) => Ok(opened),
-            // Without a file there is nothing to set aside: the directory is at fault.
-            Err(error) if !file.exists() => Err(error),
-            Err(error) => {
+            Err(error) if error.is_for_good() => {
                 let aside = set_aside(file)?;
                 tracing::error!(%error, file = %file.display(), aside = %aside.display(), "the outbox cannot be read and is set aside; a new one begins");
                 Self::try_open(file)
             }
+            opened => opened,
         }
+    }
+
+    /// The same later in a run, when others wait already: all that is read is numbered before `first`.
+    pub(super) fn open_late(file: &Path, first: u64) -> Result<(Self, Vec<Message>), DiskError> {
+        let (mut disk, mut messages) = Self::open(file)?;
+        if messages.last().is_some_and(|m| m.number >= first) {
+            let before: Vec<u64> = messages.iter().map(|m| m.number).collect();
+            let least = first.saturating_sub(messages.len() as u64);
+            (least..).zip(&mut messages).for_each(|(number, m)| m.number = number);
+            let is_free = |number: &u64| !messages.iter().any(|m| m.number == *number);
+            let gone: Vec<u64> = before.into_iter().filter(is_free).collect();
+            disk.apply(&messages, &gone)?;
+        }
+        Ok((disk, messages))
     }
 
     fn try_open(file: &Path) -> Result<(Self, Vec<Message>), DiskError> {
         let db = Connection::open(file)?;
+        db.busy_timeout(Duration::from_secs(1))?;
+        // Alone with its file it needs no memory beside it that others could see, which a full disk would not give.
+        db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // One sync a batch, at most one a second and only while events wait: what is said to be kept is kept.
         db.pragma_update(None, "synchronous", "FULL")?;
@@ -49,11 +95,15 @@ impl Disk {
         if version > VERSION {
             return Err(DiskError::Newer { path: file.into(), version });
         }
-        db.execute_batch(
-            "CREATE TABLE IF NOT EXISTS events (
-                number INTEGER PRIMARY KEY, id TEXT NOT NULL, payload BLOB NOT NULL)",
-        )?;
-        db.pragma_update(None, "user_version", VERSION)?;
+        // What is there already is not written to: that must go with no room on the disk.
+        if version == 0 {
+            db.execute_batch(&format!(
+                "BEGIN;
+                CREATE TABLE IF NOT EXISTS events (
+                    number INTEGER PRIMARY KEY, id TEXT NOT NULL, payload BLOB NOT NULL);
+                PRAGMA user_version = {VERSION}; COMMIT;"
+            ))?;
+        }
         let all = read(&db)?;
         Ok((Self(db), all))
     }
