@@ -112,7 +112,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         doors.print_owner_urls(&first);
     }
     let who = Identity {
-        addresses: doors.addresses(&config),
+        bound: doors.bound(&config),
         max_streams: config.ingest.max_streams,
         board: board.clone(),
     };
@@ -149,7 +149,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         move || store.counters()
     });
     let tracking = Tracking::new(&config, Arc::clone(&streams));
-    let keys = (Arc::clone(&guard), who.addresses.clone());
+    let keys = (Arc::clone(&guard), who.bound.clone());
     let local = Local::new(&config, &dir, &board, &streams, tracking.counts.subscribe(), keys);
     groups.read("sources", {
         let sources = Arc::clone(&local.sources);
@@ -332,14 +332,15 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
             web::run(door, web_context.clone(), stop)
         })
     });
+    let at = who.bound.addresses();
     tracing::info!(
-        rtmp = who.addresses.rtmp,
-        rtmps = who.addresses.rtmps,
-        srt = who.addresses.srt,
-        websocket = who.addresses.websocket,
-        mqtt = who.addresses.mqtt,
-        mqtts = who.addresses.mqtts,
-        web = who.addresses.web,
+        rtmp = at.rtmp,
+        rtmps = at.rtmps,
+        srt = at.srt,
+        websocket = at.websocket,
+        mqtt = at.mqtt,
+        mqtts = at.mqtts,
+        web = at.web,
         "spotter listens"
     );
 

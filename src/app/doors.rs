@@ -26,6 +26,40 @@ pub(super) struct Doors {
     pub(super) webrtc: Option<Udp>,
 }
 
+/// The addresses that the doors are bound to.
+#[derive(Debug, Clone)]
+pub(super) struct Bound {
+    rtmp: Option<SocketAddr>,
+    rtmps: Option<SocketAddr>,
+    srt: Option<SocketAddr>,
+    websocket: Option<SocketAddr>,
+    mqtt: Option<SocketAddr>,
+    mqtts: Option<SocketAddr>,
+    web: Option<SocketAddr>,
+    /// The configured broker, where there is no door of our own.
+    broker: String,
+}
+
+impl Bound {
+    /// The doors as somebody on the network would dial them now; empty where there is none. A box is often started before it
+    /// has an address, and a board that moves gets another.
+    pub(super) fn addresses(&self) -> Addresses {
+        let own = own_address();
+        let dial = |bound: Option<SocketAddr>| {
+            bound.map_or_else(String::new, |bound| reachable(bound, own).to_string())
+        };
+        Addresses {
+            rtmp: dial(self.rtmp),
+            rtmps: dial(self.rtmps),
+            srt: dial(self.srt),
+            websocket: dial(self.websocket),
+            mqtt: if self.mqtt.is_some() { dial(self.mqtt) } else { self.broker.clone() },
+            mqtts: dial(self.mqtts),
+            web: dial(self.web),
+        }
+    }
+}
+
 impl Doors {
     pub(super) async fn bind(config: &Config) -> Result<Self, Failure> {
         raise_file_limit();
@@ -54,27 +88,19 @@ impl Doors {
         Ok(Self { rtmp, rtmps, srt, websocket, mqtt, web, webrtc })
     }
 
-    /// The doors as somebody on the network would dial them; empty where there is none.
-    pub(super) fn addresses(&self, config: &Config) -> Addresses {
-        let own = own_address();
-        let dial = |door: Option<&TcpListener>| {
-            let bound = door.and_then(|d| d.local_addr().ok());
-            bound.map(|a| reachable(a, own).to_string()).unwrap_or_default()
-        };
-        let mqtt = dial(self.mqtt.as_ref().map(|public| &public.plain));
+    /// Where the doors are, for as long as they are open.
+    pub(super) fn bound(&self, config: &Config) -> Bound {
+        let at = |door: Option<&TcpListener>| door.and_then(|d| d.local_addr().ok());
         let mqtts = self.mqtt.as_ref().and_then(|public| public.tls.as_ref());
-        Addresses {
-            rtmp: dial(Some(&self.rtmp)),
-            rtmps: dial(self.rtmps.as_ref().map(TlsDoor::listener)),
-            srt: self
-                .srt
-                .as_ref()
-                .and_then(SrtDoor::local_addr)
-                .map_or_else(String::new, |bound| reachable(bound, own).to_string()),
-            websocket: dial(self.websocket.as_ref()),
-            web: dial(self.web.as_ref()),
-            mqtt: if self.mqtt.is_some() { mqtt } else { mqtt::shown_broker(&config.mqtt) },
-            mqtts: dial(mqtts.map(TlsDoor::listener)),
+        Bound {
+            rtmp: at(Some(&self.rtmp)),
+            rtmps: at(self.rtmps.as_ref().map(TlsDoor::listener)),
+            srt: self.srt.as_ref().and_then(SrtDoor::local_addr),
+            websocket: at(self.websocket.as_ref()),
+            mqtt: at(self.mqtt.as_ref().map(|public| &public.plain)),
+            mqtts: at(mqtts.map(TlsDoor::listener)),
+            web: at(self.web.as_ref()),
+            broker: mqtt::shown_broker(&config.mqtt),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::doors::Bound;
 use super::tracking::AllCounts;
 use crate::auth::Guard;
 use crate::board::button::Press;
@@ -17,7 +18,7 @@ use crate::media::Streams;
 use crate::pause::{AfterReboot, Pause, Paused};
 use crate::reload::Changes;
 use crate::source::Sources;
-use crate::wire::{Addresses, Attached, NodeStatus, PauseInfo, PinInUse, SourceInUse};
+use crate::wire::{Attached, NodeStatus, PauseInfo, PinInUse, SourceInUse};
 
 /// How long lines may take to be given back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ impl Local {
         board: &Board,
         streams: &Arc<Streams>,
         counts: watch::Receiver<AllCounts>,
-        (guard, addresses): (Arc<Guard>, Addresses),
+        (guard, bound): (Arc<Guard>, Bound),
     ) -> Self {
         let after_reboot = match config.node.pause_outlasts_reboot {
             true => AfterReboot::Lasts,
@@ -53,7 +54,7 @@ impl Local {
             let pause = Arc::clone(&pause);
             let pressed = move |press| match press {
                 Press::Short => done(pause.toggle("button")),
-                Press::Long => renew(&guard, &addresses),
+                Press::Long => renew(&guard, &bound),
             };
             let mood = mood.subscribe();
             Hands::new(hands::Context { mood, counts, pressed: Arc::new(pressed) })
@@ -123,7 +124,8 @@ fn done<E>(result: Result<(), E>) -> Done {
 }
 
 /// Makes a new owner token and says it where the first one was said, and nowhere else.
-fn renew(guard: &Guard, addresses: &Addresses) -> Done {
+fn renew(guard: &Guard, bound: &Bound) -> Done {
+    let addresses = bound.addresses();
     match guard.renew_owner() {
         Ok(secret) => {
             let (file, token) = (guard.file().display(), secret.expose());

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::doors::Bound;
 use crate::adapt::BoardSigns;
 use crate::board::{self, Board};
 use crate::decode::DecoderState;
@@ -16,15 +17,15 @@ use crate::detect::worker::DetectorState;
 use crate::media::{StreamId, Streams};
 use crate::relay::RelayStatus;
 use crate::wire::{
-    Addresses, Attached, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats,
-    NodeStatus, Pace, RelayInUse, Storage, StreamMeter,
+    Attached, Capacity, ConfigState, DecoderInUse, LinkState, Load, NodeStats, NodeStatus, Pace,
+    RelayInUse, Storage, StreamMeter,
 };
 
 /// What stays the same in every status.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     pub(super) board: Board,
-    pub(super) addresses: Addresses,
+    pub(super) bound: Bound,
     pub(super) max_streams: usize,
 }
 
@@ -63,7 +64,7 @@ pub(super) fn status(
         detector_error: stuck.or_else(|| detector.error.clone()),
         pace,
         relays: around.relays.into_iter().map(RelayInUse::from).collect(),
-        addresses: who.addresses.clone(),
+        addresses: who.bound.addresses(),
         mqtt: around.mqtt,
         capacity: Capacity {
             max_streams: who.max_streams,
