@@ -133,6 +133,36 @@ impl Heard {
 }
 
 #[test]
+fn a_box_that_gets_its_address_later_tells_that_one() {
+    let network = match Network::new() {
+        Ok(network) => network,
+        Err(why) => return skip(&why),
+    };
+    let a = &network.names[0];
+    ip(&format!("-n {a} addr del 10.77.0.1/24 dev cable")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let box_ = network.spotter(0, dir.path());
+    let address = || {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "http://127.0.0.1:8080/api/v1/status"]);
+        let said = network.inside(0, &curl).output().unwrap().stdout;
+        let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+        said["addresses"]["rtmp"].as_str().unwrap_or_default().to_owned()
+    };
+    let until = |wanted: &str| {
+        let end = Instant::now() + SOON;
+        while address() != wanted {
+            assert!(Instant::now() < end, "{wanted} is not told: {}\n{}", address(), box_.log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    until("127.0.0.1:1935");
+    ip(&format!("-n {a} addr add 10.77.0.1/24 dev cable")).unwrap();
+    ip(&format!("-n {a} route replace default dev cable")).unwrap();
+    until("10.77.0.1:1935");
+}
+
+#[test]
 fn another_machine_finds_the_box_and_hears_it_go() {
     let probe =
         Command::new(root().join(".venv/bin/python")).args(["-c", "import zeroconf"]).output();
