@@ -272,12 +272,14 @@ fn a_box_whose_service_ends_goes_back_to_what_was_good_once() {
     rescue.run(&["again"], "");
     assert_eq!(rig.read("box/spotter.toml"), "mended");
 
-    // Where none was ever good, the defaults serve.
+    // Where none was ever good, the defaults serve, under the box's name.
+    fs::write(rig.path("box/hostname"), "barn\n").unwrap();
     fs::remove_dir_all(rig.path("rescued")).unwrap();
     fs::remove_file(rig.path("box/spotter.toml.good")).unwrap();
     assert!(rescue.run(&[], "").contains(RESTART));
-    assert!(!rig.path("box/spotter.toml").exists());
-    // And where they do not serve either, nothing is started again.
+    assert_eq!(rig.read("box/spotter.toml"), "[node]\nname = \"barn\"\n");
+    // Where what was good once does not serve either, nothing is started again.
+    fs::copy(rig.path("box/spotter.toml"), rig.path("box/spotter.toml.good")).unwrap();
     fs::remove_dir_all(rig.path("rescued")).unwrap();
     assert!(!rescue.run(&[], "").contains(RESTART));
     assert!(rig.read("card/spotter-problem.txt").contains("what is set in spotter.toml. It said"));
