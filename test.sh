@@ -68,7 +68,7 @@ set_up() { if [[ $arm64 == yes ]]; then ./setup.sh --test --cross; else ./setup.
 
 shell_scripts() {
     local scripts
-    mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+    mapfile -t scripts < <(git ls-files '*.sh' .ci board/*/rootfs/usr/lib/spotter-image)
     shellcheck --severity=warning "${scripts[@]}"
 }
 

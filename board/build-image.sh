@@ -17,7 +17,9 @@ usage: board/build-image.sh BOARD [--version V] [--deb FILE] [--bundle-only] [--
 
 Environment: SPOTTER_UPDATE_KEY, SPOTTER_UPDATE_CERT and SPOTTER_UPDATE_KEYRING name the files that sign updates and judge them
 (without, development keys are made in board/keys/); SPOTTER_DEBIAN_MIRROR and SPOTTER_DEBIAN_SECURITY_MIRROR another mirror
-than this machine's, a snapshot for example; SOURCE_DATE_EPOCH the date of the files, the last commit's if you leave it out.
+than this machine's, a snapshot for example; SOURCE_DATE_EPOCH the date of the files, the last commit's if you leave it out;
+SPOTTER_RPI_MIRROR and SPOTTER_RPI_KEYRING Raspberry Pi's archive and the file with its keys, for an rpi image with Raspberry Pi's
+own kernel (untried; docs/boards.md).
 TEXT
 }
 

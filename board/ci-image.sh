@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tries every board's image when something they are made of has changed since that was last done; else says so.
+# Builds and tries every board's image and the packages when something they are made of has changed since that was last done; else
+# says so. .ci/images is this, as CI runs it.
 #
 # board/tested-inputs holds the hash of what was tried last. Away from CI it is written here, to be committed with the change.
 set -euo pipefail
@@ -33,7 +34,7 @@ if [[ -z $force ]] && grep -qsx "$inputs" board/tested-inputs; then
     exit 0
 fi
 echo "images: what they are made of has changed; building and trying them"
-./setup.sh --cross --image
+./setup.sh --test --cross --image
 begin=$SECONDS
 for meta in board/*/meta; do
     board=${meta#board/} board=${board%/meta}
@@ -42,7 +43,10 @@ for meta in board/*/meta; do
     deb=${deb:-$(find target/debian -name 'spotter_*_arm64.deb' -printf '%T@ %p\n' 2>/dev/null | sort -rn | sed -n '1s/^[^ ]* //p')}
     board/test-image.sh "$board"
 done
-echo "images: built and tried in $(((SECONDS - begin) / 60)) minutes"
+# The package where a user installs it: this machine's, and the images' one, emulated.
+board/test-package.sh
+board/test-package.sh --deb "$deb" --suite trixie
+echo "images: built and tried, and the packages, in $(((SECONDS - begin) / 60)) minutes"
 if [[ ${CI:-} == true ]]; then
     grep -qsx "$inputs" board/tested-inputs || echo "images: to spare the next run this one's, write $inputs into board/tested-inputs"
 else

@@ -9,7 +9,8 @@ usage: board/run-image.sh [CARD]
   CARD   the emulated card; target/image/card.img, flashed with the newest image if it is not there
 
 Ports on 127.0.0.1: 1935 RTMP, 1883 MQTT, 8765 WebSocket, 8080 the page, 2222 SSH. Ctrl-A X pulls the plug.
-To edit spotter.toml on the card first:  mcopy -i CARD@@1M spotter.toml ::/
+The page wants the token that the console shows: http://127.0.0.1:8080/?token=...
+To put your spotter.toml on the card first:  mcopy -o -i CARD@@1M spotter.toml ::/
 TEXT
 }
 

@@ -2,19 +2,17 @@
 # Tries the Debian package where a user would: installs it in fresh Debian systems, runs it, upgrades, removes and purges it.
 #
 # usage: board/test-package.sh [--suite SUITE]... [--deb FILE]
-#        board/test-package.sh --inputs
 #
 #   --suite SUITE  bookworm or trixie; both if left out
 #   --deb FILE     the package; without, this machine's own is built. An arm64 one runs emulated (needs ./setup.sh --cross)
-#   --inputs       prints the paths on which the result depends, for those who run it only when they changed
+#
+# Part of board/ci-image.sh, and not of ./test.sh.
 #
 # Needs root, and what ./setup.sh --test --cross installs. The systems are unpacked once by mmdebstrap, from this machine's own
 # mirror or $SPOTTER_DEBIAN_MIRROR, and kept as archives in target/package-test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly INPUTS="board/package board/package.sh board/test-package.sh board/check-symbols.py board/cross.sh docs/spotter.toml
-    Cargo.toml Cargo.lock models setup.sh src/app src/app.rs src/config src/config.rs src/decode src/auth src/detect src/main.rs"
 readonly WORK=$PWD/target/package-test
 
 die() {
@@ -36,7 +34,7 @@ quietly() {
 }
 
 # All that is mounted on the way is gone with this namespace, however the test ends.
-if [[ ${SPOTTER_PACKAGE_TEST:-} != own-namespace && ${1:-} != --inputs ]]; then
+if [[ ${SPOTTER_PACKAGE_TEST:-} != own-namespace ]]; then
     [[ $(id -u) == 0 ]] || die "run it as root: it unpacks systems with their owners"
     SPOTTER_PACKAGE_TEST=own-namespace exec unshare --mount --propagation private board/test-package.sh "$@"
 fi
@@ -46,10 +44,6 @@ while [[ $# -gt 0 ]]; do
     case $1 in
     --suite) suites+=("${2:?--suite takes bookworm or trixie}") && shift ;;
     --deb) deb=$(realpath "${2:?--deb takes a file}") && shift ;;
-    --inputs)
-        tr -s ' \n' '\n' <<<"$INPUTS"
-        exit
-        ;;
     *) die "unknown argument $1" ;;
     esac
     shift

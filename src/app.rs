@@ -4,6 +4,7 @@ mod decoders; // one decoding task a stream
 mod detector; // the detector's thread
 mod doors; // the sockets we listen on
 mod failure; // how a command ends badly
+pub mod foresee; // what would keep the service from starting
 mod left_open; // the last words about visits that a crash cut off
 mod local; // cameras, lamps and the pause
 mod manager; // what the service manager hears

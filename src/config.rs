@@ -19,7 +19,7 @@ pub use attached::{
     Button, Gpio, GpioBackend, Led, Line, Output, Pull, Source, SourceBackend, SourceFormat,
 };
 pub use exits::{Mqtt, MqttTls, Relay, Web, WebSocket};
-pub use load::{ConfigError, Fault, Loaded, decode, load, locate, parse};
+pub use load::{ConfigError, Fault, Loaded, decode, load, locate, parse, placed};
 pub use validate::Problem;
 
 /// The whole configuration; `Config::default()` is a working service.

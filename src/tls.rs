@@ -65,6 +65,11 @@ pub async fn accept(
     }
 }
 
+/// Whether such a door could be opened with these files.
+pub fn judge(section: &str, config: &config::Tls) -> Result<(), TlsError> {
+    acceptor(section, &config.certificate, &config.key).map(drop)
+}
+
 fn acceptor(section: &str, certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let bad = |which: &str, file: &Path, reason: String| {
         let file = file.display().to_string();

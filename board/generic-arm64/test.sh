@@ -3,6 +3,7 @@
 
 # Emulated, all takes many times as long as on a board.
 readonly START_S=900
+readonly GRUB_ENVIRONMENT=/boot/firmware/EFI/debian/grubenv
 
 boot() {
     local login=()
@@ -42,6 +43,10 @@ hostname = "flashed"
 time_zone = "Europe/Berlin"
 ssh_keys = ["$(cat "$WORK/id.pub")"]
 
+# A file of the card, which the service itself may not read there.
+[mqtt]
+ca_file = "broker-ca.pem"
+
 # Emulated, a picture is looked at every few seconds.
 [events]
 frames = 3
@@ -51,6 +56,8 @@ lost_after_s = 60.0
 TEXT
     # The card's partition begins at 1 MiB.
     mcopy -o -i "$DISK@@1M" "$WORK/spotter.toml" ::/spotter.toml
+    echo 'not looked into without a broker' >"$WORK/broker-ca.pem"
+    mcopy -o -i "$DISK@@1M" "$WORK/broker-ca.pem" ::/broker-ca.pem
 }
 
 # make_updates: bundles that are good, and bundles that are not, on a disk of their own.
@@ -125,15 +132,15 @@ stream_is_detected() {
 # refused BUNDLE WORDS: it is not installed, the reason has these words, and nothing changed.
 refused() {
     local before after said
-    before=$(on_box 'cat /boot/firmware/EFI/debian/grubenv')
+    before=$(on_box "cat $GRUB_ENVIRONMENT")
     if said=$(on_box "rauc install /run/updates/$1.raucb 2>&1"); then fail "$1.raucb was installed"; fi
-    after=$(on_box 'cat /boot/firmware/EFI/debian/grubenv')
+    after=$(on_box "cat $GRUB_ENVIRONMENT")
     [[ $before == "$after" ]] || fail "$1.raucb was refused, and yet it changed what starts next"
     grep -qiE "$2" <<<"$said" || fail "$1.raucb was refused, and the message does not say why: $said"
     ok "$1.raucb is refused: $(grep -iE "$2" <<<"$said" | tail -n 1 | sed 's/^ *//')"
 }
 
-install_update() { on_box "rauc install /run/updates/$1.raucb" >"$WORK/install.log" 2>&1 || fail "$1.raucb is not installed: $(tail -n 5 "$WORK/install.log")"; }
+install_update() { on_box "spotter update install /run/updates/$1.raucb" >"$WORK/install.log" 2>&1 || fail "$1.raucb is not installed: $(tail -n 5 "$WORK/install.log")"; }
 restart() { on_box 'systemctl --no-block reboot' || true; }
 last_update() { on_box 'cut -d" " -f1,2,3 /var/lib/spotter-image/last-update'; }
 
@@ -149,7 +156,16 @@ first_start() {
     up A "first start"
     check "the system is read-only" on_box '! touch /etc/written /usr/written 2>/dev/null'
     check "the data partition grew to the card's end" on_box '[ $(df --output=size -BM /var | tail -n 1 | tr -dc 0-9) -gt 1800 ]'
-    [[ $takes_card == no ]] || check "the box took name and time zone from the card" on_box '[ $(uname -n) = flashed ] && [ "$(date +%Z)" != UTC ]'
+    if [[ $takes_card == yes ]]; then
+        check "the box took name and time zone from the card" on_box '[ $(uname -n) = flashed ] && [ "$(date +%Z)" != UTC ]'
+        check "and a file that spotter.toml names, for the service to read" \
+            on_box 'setpriv --reuid=spotter --regid=spotter --clear-groups grep -q "not looked into" "$(sed -n "s/^ca_file = \"\(.*\)\"/\1/p" /etc/spotter/spotter.toml)"'
+    fi
+    # shellcheck disable=SC2016
+    check "GRUB counts no start in vain that got as far as spotter's" on_box 'entered() { systemctl show --value -p ActiveEnterTimestampMonotonic "$1"; }
+[ "$(entered spotter-started.service)" -lt "$(entered spotter.service)" ]'
+    check "nor those before it" on_box "grub-editenv $GRUB_ENVIRONMENT set A_TRY=2 && systemctl restart spotter-started.service && grep -q '^A_TRY=0' $GRUB_ENVIRONMENT"
+    check "what spotter became ready with is kept" on_box 'cmp /var/lib/spotter-box/spotter.toml /var/lib/spotter-box/spotter.toml.good'
     check "logs are bounded" on_box 'journalctl --disk-usage && systemd-analyze cat-config systemd/journald.conf | grep -q ^SystemMaxUse=48M'
     check "no unit failed" on_box 'systemctl --failed --no-legend; [ -z "$(systemctl --failed --no-legend)" ]'
     token=$(on_box "sed -n 's/^secret = \"\(.*\)\"$/\1/p' /var/lib/spotter/tokens.toml | head -n 1")
@@ -172,24 +188,61 @@ bad_bundles() {
     refused other-board 'compatible'
 }
 
+# A bundle sent in on the page: the service takes it, root installs it, the box starts anew by itself.
+send_update() {
+    local code
+    say "sending $1.raucb in, as the page does"
+    code=$(curl --silent --max-time 1800 --output "$WORK/sent" --write-out '%{http_code}' --request POST --upload-file "$WORK/updates/$1.raucb" \
+        -H "Authorization: Bearer $token" -H 'Content-Type: application/octet-stream' "http://127.0.0.1:${PORT[8080]}/api/v1/update/bundle") || true
+    [[ $code == 202 ]] || fail "$1.raucb is not taken by the page's API: $code $(head --bytes=500 "$WORK/sent")"
+    wait_for 1800 "$1.raucb is in" sent_update_is_in
+}
+sent_update_is_in() {
+    [[ $(api /api/v1/update) != *'"step":"failed"'* ]] || fail "the update that was sent in failed: $(api /api/v1/update)"
+    on_box 'grep -qE "^B (installed|restarting) " /var/lib/spotter-image/trial' || is_good B
+}
+
+# Mistakes on the card: one that is foreseen, and one that only the service itself finds. Either way the page goes on.
+card_mistakes() {
+    [[ $takes_card == yes ]] || return 0
+    local problem=/boot/firmware/spotter-problem.txt
+    { cat "$WORK/spotter.toml" && printf '\n[detect]\nmodel = "yolov4-tini-416"\n'; } | put_on_card spotter.toml
+    check "a model that is not there is told on the card, with those that are" on_box "grep -q 'detect.model.*yolov4-tini-416.*picodet-s-320' $problem"
+    check "and not taken" on_box '! grep -q yolov4-tini /var/lib/spotter-box/spotter.toml'
+    check "and the page answers" page_answers
+
+    { cat "$WORK/spotter.toml" && printf '\n[detect]\nbackend = "onnx"\n'; } | put_on_card spotter.toml
+    check "that there is no ONNX Runtime is not foreseen" on_box "! test -e $problem && grep -q onnx /var/lib/spotter-box/spotter.toml"
+    on_box 'systemctl --no-block restart spotter.service'
+    wait_for 300 "a configuration that spotter ends with is told on the card" on_box "grep -q 'ONNX Runtime' $problem"
+    check "it is told on the screen too" on_box 'grep -q "ONNX Runtime" /var/lib/spotter-box/spotter-problem.txt'
+    wait_for 300 "spotter is back with what it had" on_box 'systemctl is-active spotter.service && ! grep -q onnx /var/lib/spotter-box/spotter.toml'
+    check "and the page answers" page_answers
+    put_on_card spotter.toml <"$WORK/spotter.toml"
+    check "a card without mistakes takes it all back" on_box "! test -e $problem && cmp /var/lib/spotter-box/spotter.toml /var/lib/spotter-box/spotter.toml.good"
+}
+page_answers() { api /api/v1/status >/dev/null; }
+
 good_update() {
-    install_update good
-    restart
+    send_update good
     up B "after the good update"
     check "the new version runs" on_box '. /etc/os-release && [ "$IMAGE_VERSION" = 99.0 ]'
     check "and the box knows that it is good" test "$(last_update)" = "good 99.0 B"
     survived "after the good update"
 }
 
+told_as_interrupted() { [[ $(api /api/v1/update) == *'"result":"interrupted"'* ]]; }
+
 # The power goes while slot A is being written, and again when it is complete and the box has not restarted.
 power_cuts() {
-    on_box 'rauc install /run/updates/good.raucb' >"$WORK/install.log" 2>&1 &
+    on_box 'spotter update install /run/updates/good.raucb' >"$WORK/install.log" 2>&1 &
     wait_for 300 "the update is being written" on_box '[ "$(cut -d" " -f1,2 /var/lib/spotter-image/trial)" = "A installing" ]'
     sleep 5
     cut_power
     boot
     up B "after a power cut in the first half of an update"
     check "the update counts as interrupted" test "$(last_update)" = "interrupted 99.0 A"
+    wait_for 120 "the page tells of it so" told_as_interrupted
     survived "after a power cut in the first half of an update"
 
     install_update good
@@ -378,6 +431,7 @@ run_test() {
     pins
     camera
     bad_bundles
+    card_mistakes
     mentra_app_is_off
     good_update
     mentra_app_runs

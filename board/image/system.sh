@@ -92,9 +92,11 @@ leave_system() { umount "$ROOT/proc" "$ROOT/dev"; }
 
 # unpack_system: fills $ROOT with Debian and the board's own packages, which are kept in an archive too.
 unpack_system() {
-    local base file archive
+    local base file archive module
     base=$(base_archive)
-    archive=$CACHE/$BOARD-$(key "$base" "$PACKAGES" "$BACKPORTS" "$FETCH" "$BOARD/hooks.sh" "$(sources)").tar
+    # A module of ours is compiled into it.
+    mapfile -t module < <(find "$BOARD" -path '*/tryboot/*' -type f | sort)
+    archive=$CACHE/$BOARD-$(key "$base" "$PACKAGES" "$BACKPORTS" "$FETCH" "$BOARD/hooks.sh" "${module[@]}" "$(sources)").tar
     ARCHIVE=$archive
     mkdir -p "$ROOT"
     if [[ -e $archive ]]; then
@@ -160,8 +162,8 @@ finish_system() {
     done
     write_configuration
     links_into_data
-    in_system systemctl --quiet enable systemd-networkd systemd-resolved systemd-timesyncd ssh spotter-ready.service \
-        spotter-reboot.service spotter-network.timer
+    in_system systemctl --quiet enable systemd-networkd systemd-resolved systemd-timesyncd ssh spotter-started.service \
+        spotter-ready.service spotter-reboot.service spotter-network.timer
     for unit in spotter-setup.service spotter-wifi.path spotter-update.path spotter-describe.service \
         spotter-console.service spotter-console.path; do
         [[ ! -e $ROOT/usr/lib/systemd/system/$unit ]] || in_system systemctl --quiet enable "$unit"

@@ -102,9 +102,53 @@ in_qemu() {
     ok "so does the initramfs"
 }
 
+# The module of ours, in the image's kernel with nothing else: QEMU's firmware has a temperature and throttles nothing.
+module() {
+    local file tree=$WORK/module from=$WORK/system
+    if ! qemu-system-aarch64 -machine help | grep -q '^raspi4b' || [[ ! -e $OUT/work/root.img ]]; then
+        skip "the module was not loaded: no raspi4b in this QEMU, or no $OUT/work/root.img"
+        return
+    fi
+    unsquashfs -quiet -no-progress -dest "$from" "$OUT/work/root.img" usr/bin/busybox usr/lib/ld-linux-aarch64.so.1 \
+        usr/lib/aarch64-linux-gnu usr/lib/modules >/dev/null
+    mkdir -p "$tree"/{bin,proc,sys,dev,lib/aarch64-linux-gnu}
+    cp "$from/usr/bin/busybox" "$tree/bin/"
+    ln -s busybox "$tree/bin/sh"
+    cp "$from/usr/lib/ld-linux-aarch64.so.1" "$tree/lib/"
+    for file in libc.so.6 libresolv.so.2; do cp -L "$from/usr/lib/aarch64-linux-gnu/$file" "$tree/lib/aarch64-linux-gnu/"; done
+    cp "$from"/usr/lib/modules/*/updates/spotter-tryboot.ko "$tree/"
+    rm -rf "$from"
+    cat >"$tree/init" <<'TEXT'
+#!/bin/sh
+busybox() { /bin/busybox "$@"; }
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+exec >/dev/kmsg 2>&1
+busybox insmod /spotter-tryboot.ko
+echo "module: throttled $(busybox cat /sys/devices/platform/spotter-firmware/get_throttled)"
+for zone in /sys/class/thermal/thermal_zone*; do echo "module: zone $(busybox cat $zone/type) $(busybox cat $zone/temp)"; done
+busybox rmmod spotter_tryboot && busybox insmod /spotter-tryboot.ko && echo "module: again"
+busybox sleep 1000
+TEXT
+    # /dev/kmsg is there before anything is mounted.
+    chmod 755 "$tree/init"
+    mknod --mode=600 "$tree/dev/kmsg" c 1 11
+    (cd "$tree" && find . | cpio --quiet --create --format=newc | gzip -1) >"$WORK/module.img"
+    cut_power
+    SERIAL=$WORK/serial.module
+    qemu-system-aarch64 -machine raspi4b -nodefaults -display none -kernel "$WORK/vmlinuz" -initrd "$WORK/module.img" \
+        -dtb "$WORK/bcm2711-rpi-4-b.dtb" -append "console=tty0 loglevel=7 $(emulated_arguments '' | paste -sd' '),bcm2835aux_serial_driver_init" \
+        -serial "file:$SERIAL" -no-reboot 2>"$WORK/qemu.log" &
+    VM_PID=$!
+    wait_for 300 "raspi4b: our module was loaded, unloaded and loaded" on_console 'module: again'
+    check "it tells what slows the processor" on_console 'module: throttled [0-9a-f]+'
+    check "and the firmware's temperature" on_console 'module: zone rpi-firmware [0-9]+'
+}
+
 run_test() {
     partitions_and_files
     slots
     hook
     in_qemu
+    module
 }

@@ -48,11 +48,13 @@ pub fn since_boot(root: &Path) -> Vec<String> {
 }
 
 fn pi_bits(root: &Path) -> Option<u32> {
-    // One place on the older boards, another on Pi 5.
+    // Raspberry Pi's own kernel has one place on the older boards and another on Pi 5; the last is the module of our image, for
+    // mainline's kernel.
     let places = [
         "sys/devices/platform/soc/soc:firmware/get_throttled",
         "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled",
         "sys/devices/platform/axi/axi:firmware/get_throttled",
+        "sys/devices/platform/spotter-firmware/get_throttled",
     ];
     let told = places.iter().find_map(|p| text(&root.join(p)))?;
     u32::from_str_radix(told.trim_start_matches("0x"), 16).ok()
@@ -121,6 +123,8 @@ mod tests {
         assert!(throttled(before.path()).is_empty());
         assert_eq!(since_boot(before.path()), ["supply voltage too low", "throttled"]);
         assert!(throttled(machine(&[(file, "rubbish")]).path()).is_empty());
+        let ours = machine(&[("sys/devices/platform/spotter-firmware/get_throttled", "1\n")]);
+        assert_eq!(throttled(ours.path()), ["supply voltage too low"]);
     }
 
     #[test]

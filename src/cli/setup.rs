@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use spotter::app::Failure;
+use spotter::app::foresee::Rights;
 use spotter::setup;
 
 #[derive(Debug, clap::Args)]
@@ -13,10 +14,13 @@ pub(crate) struct Args {
     /// Where the files go that the service and the system read.
     #[arg(long, value_name = "DIR", default_value = setup::SET_UP)]
     to: PathBuf,
+    /// Where the service may write, as its unit has it; as often as you like. Anywhere, if you leave it out.
+    #[arg(long, value_name = "DIR")]
+    writable: Vec<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let outcome = setup::run(&args.from, &args.to);
+    let outcome = setup::run(&args.from, &args.to, &Rights::of_service(&args.writable));
     for line in &outcome.said {
         eprintln!("spotter: {line}");
     }

@@ -11,7 +11,7 @@ use spotter::app::{Failure, state};
 use spotter::config::Config;
 use spotter::update::fetch::{self, Place};
 use spotter::update::install::{self, Downgrade, InstallError};
-use spotter::update::{INSTEAD, Progress, Step, System};
+use spotter::update::{INSTEAD, Progress, Slot, Step, System, UpdateResult};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -196,15 +196,67 @@ fn status(json: bool) -> Result<(), Failure> {
     }
     if let Some(system) = report.system {
         println!("board      {}", system.compatible);
-        for slot in system.slots {
-            println!(
-                "slot {:<5} {:<9} {:<5} {}",
-                slot.bootname,
-                slot.state,
-                slot.boot_status.as_deref().unwrap_or("-"),
-                slot.version.as_deref().unwrap_or("as it was flashed")
-            );
+        let booted = system.slots.iter().find(|slot| slot.state == "booted");
+        let as_flashed = booted.is_some_and(|slot| slot.version.is_none());
+        for row in system.slots.iter().filter_map(|slot| row(slot, as_flashed)) {
+            println!("{row}");
+        }
+        if let Some(last) = system.last_update {
+            let result = match last.result {
+                UpdateResult::Good => "became ready",
+                UpdateResult::FellBack => "did not become ready: the box went back",
+                UpdateResult::Interrupted => "was cut short while it was written: install it again",
+            };
+            println!("last       {} {result}", last.version);
         }
     }
     Ok(())
+}
+
+/// A slot as a person is told of it; none for the half that belongs to one, which has no name of its own. Where the system that
+/// runs is the one that was flashed, the other slot was never written.
+fn row(slot: &Slot, as_flashed: bool) -> Option<String> {
+    if slot.bootname.is_empty() {
+        return None;
+    }
+    let name = &slot.bootname;
+    let booted = slot.state == "booted";
+    let status = slot.boot_status.as_deref().unwrap_or("-");
+    if slot.version.is_none() && !booted && (as_flashed || status != "good") {
+        return Some(format!("slot {name:<5} empty"));
+    }
+    let version = slot.version.as_deref().unwrap_or("as it was flashed");
+    Some(format!("slot {name:<5} {:<9} {status:<5} {version}", slot.state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_told_by_name_and_an_empty_one_as_such() {
+        let slot = |bootname: &str, state: &str, status: &str, version: Option<&str>| Slot {
+            name: "root.0".into(),
+            bootname: bootname.into(),
+            state: state.into(),
+            boot_status: Some(status.into()),
+            version: version.map(str::to_owned),
+        };
+        let rows = [
+            slot("A", "booted", "good", None),
+            slot("B", "inactive", "bad", None),
+            slot("B", "inactive", "bad", Some("1.1")),
+            slot("", "inactive", "", Some("1.1")),
+        ];
+        let rows: Vec<_> = rows.iter().filter_map(|slot| row(slot, false)).collect();
+        assert_eq!(row(&slot("B", "inactive", "good", None), true).unwrap(), "slot B     empty");
+        assert_eq!(
+            rows,
+            [
+                "slot A     booted    good  as it was flashed",
+                "slot B     empty",
+                "slot B     inactive  bad   1.1"
+            ]
+        );
+    }
 }

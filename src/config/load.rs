@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
+use super::{Config, Problem};
 use crate::files;
 
 /// A configuration and where it came from.
@@ -98,6 +98,11 @@ pub fn decode(bytes: &[u8]) -> Result<String, Fault> {
         ));
     }
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    if bytes.starts_with(b"{\\rtf") {
+        return Err(whole(
+            "is saved as RTF, with fonts in it: save it again as plain text; in TextEdit by Format, Make Plain Text, in WordPad by Save as, Text Document",
+        ));
+    }
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
         Ok(_) => Err(whole("is no text file: write it with a text editor, and save it as UTF-8")),
@@ -117,10 +122,43 @@ pub fn parse(place: &str, text: &str) -> Result<Config, ConfigError> {
 
 const ENV_PREFIX: &str = "SPOTTER__";
 
+/// What editors and telephones make of a plain quotation mark.
+const TYPOGRAPHIC: [char; 8] =
+    ['\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}', '\u{201a}', '\u{ab}', '\u{bb}'];
+
+/// The mistakes of those who do not know TOML, which the parser tells for those who do: text without quotation marks, or with
+/// those of typography. A value may be secret: of text without quotation marks it is told only where nothing says that it is.
+fn unquoted(text: &str, at: usize, said: &str) -> Option<String> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |n| n + 1);
+    let line = text.get(start..)?.lines().next()?;
+    let (before, rest) = line.split_at_checked(at - start)?;
+    let key = before.trim_end().strip_suffix('=')?.trim_end();
+    let key = key.rsplit(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c))).next()?;
+    let key = if key.is_empty() { "it" } else { key };
+    let marks: Vec<_> = rest.chars().filter(|c| TYPOGRAPHIC.contains(c)).take(2).collect();
+    if rest.starts_with(TYPOGRAPHIC) {
+        let shown = marks.iter().map(char::to_string).collect::<Vec<_>>().join(" and ");
+        return Some(format!(
+            "{key}: {shown} are quotation marks of typography: write plain ones, as in {key} = \"...\""
+        ));
+    }
+    let value = rest.split([',', '}', ']', '#']).next()?.trim();
+    if !said.starts_with("string values must be quoted") || value.is_empty() {
+        return None;
+    }
+    let secret = ["password", "passphrase", "url", "token"].iter().any(|word| key.contains(word));
+    let shown = if secret || value.len() > 60 { "..." } else { value };
+    let what = if secret { "its value".to_owned() } else { format!("{value:.60}") };
+    Some(format!(
+        "{key}: {what} is text and stands without quotation marks: write {key} = \"{shown}\""
+    ))
+}
+
 fn merge(place: &str, text: &str, env: &[(String, String)]) -> Result<Config, ConfigError> {
     let config: Config = toml::from_str(text).map_err(|e| {
         let line = e.span().map(|s| line_of(text, s.start));
-        let message = e.message().replace('\n', "; ");
+        let message = e.span().and_then(|span| unquoted(text, span.start, e.message()));
+        let message = message.unwrap_or_else(|| e.message().replace('\n', "; "));
         ConfigError { place: place.to_owned(), faults: vec![Fault { line, message }] }
     })?;
     let config = if env.is_empty() { config } else { over(text, env)? };
@@ -128,11 +166,16 @@ fn merge(place: &str, text: &str, env: &[(String, String)]) -> Result<Config, Co
     if problems.is_empty() {
         return Ok(config);
     }
-    let faults = problems.into_iter().map(|p| Fault {
+    Err(ConfigError { place: place.to_owned(), faults: placed(text, problems) })
+}
+
+/// The problems of what stands in `text`, with their lines.
+pub fn placed(text: &str, problems: Vec<Problem>) -> Vec<Fault> {
+    let fault = |p: Problem| Fault {
         line: key_line(text, &p.key),
         message: format!("{}: {}", p.key, p.message),
-    });
-    Err(ConfigError { place: place.to_owned(), faults: faults.collect() })
+    };
+    problems.into_iter().map(fault).collect()
 }
 
 /// The file's table with the environment's values laid over it.
@@ -247,6 +290,33 @@ mod tests {
         assert_eq!((c.detect.rate_hz, c.detect.threads), (4.5, 2));
         assert_eq!((c.node.name.as_str(), c.ingest.listen.port()), ("barn", 0));
         assert_eq!(c.detect.animals, ["dog"]);
+    }
+
+    #[test]
+    fn text_without_plain_quotation_marks_is_named() {
+        for (line, words) in [
+            (
+                "name = \u{201c}garden\u{201d}",
+                "name: \u{201c} and \u{201d} are quotation marks of typography: write plain ones, as in name = \"...\"",
+            ),
+            ("name = \u{2018}garden\u{2019}", "are quotation marks of typography"),
+            (
+                "name = garden",
+                "name: garden is text and stands without quotation marks: write name = \"garden\"",
+            ),
+            ("name = garden # the box", "write name = \"garden\""),
+            ("mqtt.password_file = hush", "password_file: its value is text"),
+        ] {
+            let f = faults(&format!("[node]\n{line}\n"));
+            assert!(f[0].line == Some(2) && f[0].message.contains(words), "{line}: {f:?}");
+            assert!(!f[0].message.contains("hush"), "{f:?}");
+        }
+        let f = faults("[box]\nwifi = [{ name = \"home\", password = hush }]\n");
+        assert!(
+            f[0].message.starts_with("password: its value") && !f[0].message.contains("hush"),
+            "{f:?}"
+        );
+        assert!(decode(b"{\\rtf1\\ansi [node]}").unwrap_err().message.contains("RTF"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Judges a configuration's values: each fault names its key, the value and the remedy.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{Area, Config, Delegate, LabelRules, Source, Tls};
@@ -61,8 +62,19 @@ impl Problems {
     }
 
     pub(super) fn file(&mut self, key: &str, path: &Path) {
-        let fine = path.as_os_str().is_empty() || path.is_file();
-        self.unless(fine, key, || format!("there is no file {}: check the path", path.display()));
+        if path.as_os_str().is_empty() {
+            return;
+        }
+        let shown = path.display();
+        let message = match path.metadata() {
+            Ok(meta) if meta.is_file() => return,
+            Ok(_) => format!("{shown} is no file: check the path"),
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => format!(
+                "{shown} may not be read by this user: let it into the folder, or name a copy that it may read; on a box of the SD image a name alone means a file beside spotter.toml on the card"
+            ),
+            Err(_) => format!("there is no file {shown}: check the path"),
+        };
+        self.unless(false, key, || message);
     }
 
     fn tls(&mut self, section: &str, tls: &Tls) {

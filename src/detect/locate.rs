@@ -50,14 +50,32 @@ pub fn manifests(model: &str, configured: &Path) -> Vec<PathBuf> {
     if model.contains('/') || model.ends_with(".toml") {
         return vec![PathBuf::from(model)];
     }
-    let folders = if configured.as_os_str().is_empty() {
-        let shared = program_dir().map(|dir| dir.join("../share/spotter/models"));
-        [Some("models".into()), shared, Some("/usr/share/spotter/models".into())]
-    } else {
-        [Some(configured.to_path_buf()), None, None]
-    };
     let file = format!("{model}.toml");
-    folders.into_iter().flatten().map(|folder: PathBuf| folder.join(&file)).collect()
+    model_folders(configured).into_iter().map(|folder| folder.join(&file)).collect()
+}
+
+/// Where manifests lie, best first.
+fn model_folders(configured: &Path) -> Vec<PathBuf> {
+    if !configured.as_os_str().is_empty() {
+        return vec![configured.to_path_buf()];
+    }
+    let shared = program_dir().map(|dir| dir.join("../share/spotter/models"));
+    [Some("models".into()), shared, Some("/usr/share/spotter/models".into())]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The models that can be named, for who named another.
+pub fn models(configured: &Path) -> Vec<String> {
+    let files = model_folders(configured).into_iter().filter_map(|dir| dir.read_dir().ok());
+    let mut names: Vec<_> = files
+        .flatten()
+        .filter_map(|file| Some(file.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_owned()))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Why a file cannot be a shared library of this machine.

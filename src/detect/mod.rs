@@ -94,13 +94,13 @@ pub enum OpenError {
     NoOnnxRuntime { refusals: Vec<String> },
     #[error("model {model} has no ONNX file: add onnx = {{ file = \"...\", sha256 = \"...\" }} to {}, or set detect.backend = \"tflite\"", .manifest.display())]
     NoOnnxFile { model: String, manifest: PathBuf },
-    #[error("no TensorFlow Lite library: {}; run ./setup.sh to fetch it, or set detect.library", .refusals.join("; "))]
+    #[error("no TensorFlow Lite library: {}; install spotter's package or image again, in a source tree run ./setup.sh, or set detect.library", .refusals.join("; "))]
     NoLibrary { refusals: Vec<String> },
-    #[error("no model \"{name}\": there is no {}; run ./setup.sh, or correct detect.model or detect.model_dir", .looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" and no "))]
-    NoModel { name: String, looked: Vec<PathBuf> },
+    #[error("no model \"{name}\": there is no {}; {}", .looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" and no "), remedy(.there))]
+    NoModel { name: String, looked: Vec<PathBuf>, there: Vec<String> },
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    #[error("model file {}: {reason}; fetch it again (git checkout or ./setup.sh), or correct {}", .file.display(), .manifest.display())]
+    #[error("model file {}: {reason}; install spotter's package or image again, in a source tree fetch it again (git checkout or ./setup.sh), or correct {}", .file.display(), .manifest.display())]
     ModelFile { file: PathBuf, manifest: PathBuf, reason: String },
     #[error("manifest {} does not fit {}: {differences}; models/README.md describes the manifest", .manifest.display(), .file.display())]
     Mismatch { manifest: PathBuf, file: PathBuf, differences: heads::Mismatch },
@@ -111,6 +111,17 @@ pub enum OpenError {
     Accelerator { reason: String },
     #[error("the detector failed its self-test: {0}")]
     SelfTest(DetectError),
+}
+
+/// What to write instead of a model that is not there.
+fn remedy(there: &[String]) -> String {
+    match there {
+        [] => "install spotter's package or image again, in a source tree run ./setup.sh, or correct detect.model_dir".into(),
+        there => format!(
+            "set detect.model to one of those that there are ({}), or to \"auto\"",
+            there.join(", ")
+        ),
+    }
 }
 
 /// Threads that hang in accelerators' drivers now.
@@ -155,6 +166,18 @@ fn manifest_named(
     let looked = locate::manifests(name, &cfg.model_dir);
     match looked.iter().find(|path| path.is_file()) {
         Some(path) => Ok(manifest::Manifest::load(path)?),
-        None => Err(OpenError::NoModel { name: name.to_owned(), looked }),
+        None => {
+            let there = locate::models(&cfg.model_dir);
+            Err(OpenError::NoModel { name: name.to_owned(), looked, there })
+        }
+    }
+}
+
+/// Whether there is what `cfg.model` names, and whether any of `cfg.animals` is a label of it. The model itself is not opened.
+pub fn judge_model(cfg: &config::Detect, paths: &Paths) -> Result<(), OpenError> {
+    let manifest = find_manifest(cfg, paths)?;
+    match manifest.labels.select(&cfg.animals).classes.is_empty() {
+        true => Err(OpenError::NoAnimals { model: manifest.name, asked: cfg.animals.clone() }),
+        false => Ok(()),
     }
 }

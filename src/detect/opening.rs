@@ -30,6 +30,10 @@ pub(super) fn open(cfg: &config::Detect, paths: &Paths) -> Result<Box<dyn Detect
     let auto = cfg.backend == config::DetectBackend::Auto;
     let hints = if auto { paths.hints.clone() } else { Vec::new() };
     let ways = ways(cfg, &paths.accelerators);
+    // What is wrong with the model is wrong on every way: said once. A delegate may have a model of its own.
+    if !ways.iter().any(|way| matches!(way, Way::Delegate(own) if !own.model.is_empty())) {
+        super::judge_model(cfg, paths)?;
+    }
     if let ([only], true) = (ways.as_slice(), hints.is_empty()) {
         return one_way(cfg, paths, only);
     }

@@ -9,6 +9,7 @@ mod card; // what lies on the card
 mod mask; // a configuration without its Wi-Fi passwords
 mod mentra_app; // what the app for MentraOS is told
 mod networks; // Wi-Fi networks chosen on the card and on the page
+mod supplied; // files of the card that the configuration names
 mod system; // what the image's parts read
 
 use std::fmt::Display;
@@ -17,10 +18,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::app::foresee::{self, Facts, Rights};
 use crate::app::state;
 use crate::config::{self, Config, Fault};
 use crate::files::{self, Replaced};
 use card::{Card, Kind, Refused};
+use supplied::Supplied;
 
 pub use card::PROBLEM;
 pub use networks::{CHOSEN, ChooseError, choose, chosen};
@@ -30,6 +33,8 @@ pub use system::{AP_PASSPHRASE, HOST_NAME, host_name};
 pub const SET_UP: &str = "/var/lib/spotter-box";
 /// The configuration, in the directory that is set up.
 pub const CONFIG: &str = "spotter.toml";
+/// A copy of that with which the service became ready last; the image keeps it, and goes back to it.
+const LAST_GOOD: &str = "spotter.toml.good";
 /// The networks of the card, with their passwords.
 const CARD_NETWORKS: &str = "card-wifi.toml";
 
@@ -38,7 +43,7 @@ pub const APP_ENVIRONMENT: &str = "mentra-app.env";
 
 const CONFIG_ON_CARD: Kind = Kind {
     names: [CONFIG, "spotter.toml.txt"],
-    explained: "Every setting is explained in docs/spotter.toml of the project.",
+    explained: "Every setting is explained in spotter.toml.example on this card, and in docs/spotter.toml of the project.",
 };
 const APP_ON_CARD: Kind = Kind {
     names: [APP_ENVIRONMENT, "mentra-app.env.txt"],
@@ -73,15 +78,15 @@ impl Outcome {
     }
 }
 
-/// Sets the box up in `to` from what is in `card`.
-pub fn run(card: &Path, to: &Path) -> Outcome {
+/// Sets the box up in `to` from what is in `card`, for a service with these rights.
+pub fn run(card: &Path, to: &Path, rights: &Rights) -> Outcome {
     let mut outcome = Outcome::default();
-    if let Err(e) = system::make_dir(to) {
+    if let Err(e) = system::make_dir(to, 0o755) {
         outcome.failed(&format!("cannot make {}", to.display()), e);
         return outcome;
     }
     let mut refused = Vec::new();
-    refused.extend(take(card, to, &mut outcome));
+    refused.extend(take(card, to, rights, &mut outcome));
     refused.extend(take_app(card, to, &mut outcome));
     outcome.refused = !refused.is_empty();
     tell(card, to, card::problem(&refused).as_deref(), &mut outcome);
@@ -116,13 +121,38 @@ fn judged<T>(
     done.map(Some).map_err(|faults| Refused { name, explained: kind.explained, faults })
 }
 
+/// A configuration with the files of the card that it names, judged as `spotter check` does and by what the service may do.
+fn judge(
+    card: &Path,
+    rights: &Rights,
+    name: &str,
+    text: &str,
+) -> Result<(Config, Vec<Supplied>), Vec<Fault>> {
+    let supplied = supplied::find(text, card)?;
+    let on_card = supplied::as_on_card(text, &supplied);
+    let config = config::parse(name, &on_card).map_err(|bad| bad.faults)?;
+    let problems = foresee::judge(&config, &Facts::of(&config), rights);
+    match problems.is_empty() {
+        true => Ok((config, supplied)),
+        false => Err(config::placed(text, problems)),
+    }
+}
+
 /// Takes the card's configuration over, or says what is wrong with it.
-fn take(card: &Path, to: &Path, outcome: &mut Outcome) -> Option<Refused> {
-    let parse = |name: &str, text: &str| config::parse(name, text).map_err(|bad| bad.faults);
-    let (text, config) = match judged(card, &CONFIG_ON_CARD, parse) {
+fn take(card: &Path, to: &Path, rights: &Rights, outcome: &mut Outcome) -> Option<Refused> {
+    let judge = |name: &str, text: &str| judge(card, rights, name, text);
+    let (text, (config, supplied)) = match judged(card, &CONFIG_ON_CARD, judge) {
         Ok(taken) => taken?,
         Err(refused) => return Some(refused),
     };
+    let mut copied = true;
+    for (file, done) in supplied::copy(&supplied, to) {
+        copied &= done.is_ok();
+        outcome.wrote(&file, done);
+    }
+    if !copied {
+        return None;
+    }
     // The networks first: what is masked below must be written somewhere before.
     let networks = networks::of(&config.machine);
     let file = to.join(CARD_NETWORKS);
@@ -131,7 +161,12 @@ fn take(card: &Path, to: &Path, outcome: &mut Outcome) -> Option<Refused> {
     outcome.wrote(&file, kept);
     if safe {
         let file = to.join(CONFIG);
-        outcome.wrote(&file, files::replace(&file, mask::masked(&text).as_bytes(), 0o640));
+        let taken = mask::masked(&supplied::as_copied(&text, &supplied, to));
+        outcome.wrote(&file, files::replace(&file, taken.as_bytes(), 0o640));
+        let read = |name: &str| files::read(&to.join(name), MAX_BYTES).ok();
+        let kept = [CONFIG, LAST_GOOD].into_iter().filter_map(read);
+        let kept: Vec<_> = kept.filter_map(|bytes| String::from_utf8(bytes).ok()).collect();
+        supplied::prune(to, &kept);
     }
     None
 }
@@ -205,7 +240,10 @@ fn name(config: &Config, outcome: &mut Outcome) -> (String, Option<PathBuf>) {
 /// What is wrong with the card's files, as it was written beside the configuration in force.
 pub fn problem_beside(config: Option<&Path>) -> Option<String> {
     let file = match config {
-        Some(config) => config.canonicalize().ok()?.with_file_name(PROBLEM),
+        // A link that leads to nothing: nothing good was there ever.
+        Some(config) => {
+            config.canonicalize().unwrap_or_else(|_| config.into()).with_file_name(PROBLEM)
+        }
         // Nothing good was there ever.
         None => Path::new(SET_UP).join(PROBLEM),
     };
@@ -242,7 +280,7 @@ mod tests {
         }
 
         fn run(&self) -> Outcome {
-            run(&self.dir.path().join("card"), &self.to())
+            run(&self.dir.path().join("card"), &self.to(), &Rights::default())
         }
 
         fn to(&self) -> PathBuf {
@@ -417,7 +455,7 @@ mod tests {
         let rig = Rig::new();
         rig.put("spotter.toml", rig.with_state("name = \"barn\"\n"));
         rig.run();
-        let outcome = run(&rig.dir.path().join("nowhere"), &rig.to());
+        let outcome = run(&rig.dir.path().join("nowhere"), &rig.to(), &Rights::default());
         assert!(!outcome.refused && outcome.failed.is_empty(), "{outcome:?}");
         assert_eq!(rig.read("hostname").unwrap(), "barn\n");
     }

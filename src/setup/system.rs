@@ -21,9 +21,9 @@ const SERVICE: &str = "spotter";
 /// Of the access point that the image opens where there is no network.
 pub const AP_PASSPHRASE: &str = "ap-passphrase";
 
-pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-    // The service reads its configuration by its group.
+pub(super) fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(dir)?;
+    // The service reads what is its by its group.
     let group = fs::read_to_string("/etc/group").ok().and_then(|text| group_id(&text, SERVICE));
     if let Some(group) = group
         && fs::metadata(dir)?.gid() != group

@@ -89,12 +89,16 @@ impl Place {
     /// Without what stands behind a `?` or before an `@`, which may be secret.
     pub fn shown(&self) -> String {
         match self {
-            Self::Web(url) => {
-                format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
-            }
+            Self::Web(url) => format!("{}://{}{}", url.scheme(), host(url), url.path()),
             Self::File(path) => path.display().to_string(),
         }
     }
+}
+
+/// With the port, where it is not the scheme's own.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// A newer version, and where it is.
@@ -284,7 +288,7 @@ fn http(url: &Url, error: impl Into<ureq::Error>) -> FetchError {
         ureq::Error::Timeout(_) => "it does not answer".to_owned(),
         other => other.to_string(),
     };
-    FetchError::Http { host: url.host_str().unwrap_or_default().to_owned(), reason }
+    FetchError::Http { host: host(url), reason }
 }
 
 #[cfg(test)]
@@ -317,7 +321,10 @@ mod tests {
         let url = server(vec![ok(r#"{"version":"1.2.0","bundle":"b.raucb","more":1}"#)]);
         let news = news(&Place::Web(url.clone()), Path::new("")).unwrap();
         assert_eq!(news.version, "1.2.0");
-        assert_eq!(news.bundle.shown(), format!("http://127.0.0.1/dir/b.raucb"));
+        let port = url.port().unwrap();
+        assert_eq!(news.bundle.shown(), format!("http://127.0.0.1:{port}/dir/b.raucb"));
+        let plain = Place::parse("https://u:hush@example.org:443/a?key=hush").unwrap();
+        assert_eq!(plain.shown(), "https://example.org/a");
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("news.json");
         fs::write(&file, r#"{"version":"2","bundle":"b.raucb"}"#).unwrap();

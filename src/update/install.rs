@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::rauc;
 pub use super::rauc::RaucError;
 use super::{
-    BUNDLE, LastUpdate, MAX_FILE, PROGRESS, Progress, REQUEST, Request, SYSTEM, Step, System, dir,
-    older,
+    BUNDLE, LastUpdate, MAX_FILE, PROGRESS, Progress, REQUEST, Request, SYSTEM, Step, System,
+    UpdateResult, dir, older,
 };
 use crate::files;
 
@@ -55,12 +55,17 @@ pub fn system() -> Result<System, RaucError> {
     Ok(system)
 }
 
-/// One line of the image's: `good` or `fell-back`, version, slot, seconds since 1970.
+/// One line of the image's: `good`, `fell-back` or `interrupted`, version, slot, seconds since 1970.
 fn last_update(text: &str) -> Option<LastUpdate> {
     let mut words = text.split_whitespace();
-    let good = words.next()? == "good";
+    let result = match words.next()? {
+        "good" => UpdateResult::Good,
+        "fell-back" => UpdateResult::FellBack,
+        "interrupted" => UpdateResult::Interrupted,
+        _ => return None,
+    };
     let version = words.next()?.chars().take(64).collect();
-    Some(LastUpdate { version, good, at: words.nth(1)?.parse().ok()? })
+    Some(LastUpdate { version, result, at: words.nth(1)?.parse().ok()? })
 }
 
 /// `IMAGE_VERSION` of os-release(5).
@@ -169,9 +174,14 @@ mod tests {
     #[test]
     fn how_the_last_update_fared_is_read() {
         let fell_back = last_update("fell-back 1.2.0 B 1795439400\n").unwrap();
-        assert!(!fell_back.good && fell_back.version == "1.2.0" && fell_back.at == 1_795_439_400);
-        assert!(last_update("good 1.2.0 B 1795439400").unwrap().good);
-        assert_eq!(last_update("good"), None);
+        assert_eq!((&*fell_back.version, fell_back.at), ("1.2.0", 1_795_439_400));
+        assert_eq!(fell_back.result, UpdateResult::FellBack);
+        let result = |text: &str| last_update(text).map(|last| last.result);
+        assert_eq!(result("good 1.2.0 B 1795439400"), Some(UpdateResult::Good));
+        assert_eq!(result("interrupted 1.2.0 B 1795439400"), Some(UpdateResult::Interrupted));
+        for none in ["good", "", "odd 1.2.0 B 1795439400"] {
+            assert_eq!(result(none), None);
+        }
     }
 
     #[test]

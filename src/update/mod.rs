@@ -40,16 +40,27 @@ pub struct System {
     /// The slot that runs, as "A".
     pub booted: String,
     pub slots: Vec<Slot>,
-    /// How the last update ended, where its new system did not become ready or the image tells otherwise.
+    /// How the last update ended, where the image tells.
     pub last_update: Option<LastUpdate>,
 }
 
-/// How the newest system that was installed fared at its first start.
+/// How the newest update fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateResult {
+    /// Its system became ready.
+    Good,
+    /// It did not become ready, and the box went back to the system before.
+    FellBack,
+    /// The power went while it was being written: it was never tried.
+    Interrupted,
+}
+
+/// How the newest system that was installed fared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastUpdate {
     pub version: String,
-    /// It became ready; if not, the box went back to the system before.
-    pub good: bool,
+    pub result: UpdateResult,
     /// Seconds since 1970.
     pub at: u64,
 }
@@ -130,7 +141,7 @@ struct Request {
 }
 
 /// What to do where there are no slots.
-pub const INSTEAD: &str = "this spotter is no image with slots: update its package (apt update && apt upgrade), or put the new program in its place";
+pub const INSTEAD: &str = "this spotter is no image with slots: update its package (apt install ./spotter_<new version>.deb), or put the new program in its place";
 
 /// The bundle under way, for both sides.
 fn dir(state_dir: &Path) -> PathBuf {

@@ -1,6 +1,7 @@
 //! A refusal as every HTTP client gets it: a status and `{"error":{"code":..,"message":..}}`.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -39,6 +40,17 @@ impl ApiError {
 
     pub(super) fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// A body that is no JSON, or not what is asked for; `like` is one that is.
+    pub(super) fn bad_json(rejection: &JsonRejection, like: &str) -> Self {
+        let said = rejection.body_text();
+        let why = match rejection {
+            // Its words are about this program, not about the body.
+            JsonRejection::JsonDataError(_) => said.split_once(": ").map_or(&*said, |(_, why)| why),
+            _ => &said,
+        };
+        Self::bad_request("bad_body", format!("{why}: send JSON like {like}"))
     }
 
     pub(super) fn not_found(code: &'static str, message: impl Into<String>) -> Self {

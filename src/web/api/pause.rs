@@ -63,7 +63,7 @@ async fn change_pause(
     body: Result<Json<PauseWish>, JsonRejection>,
 ) -> Result<Json<PauseState>, ApiError> {
     visitor.may(&door, Right::Admin, None)?;
-    let Json(wish) = body.map_err(|e| ApiError::bad_request("bad_body", e.body_text()))?;
+    let Json(wish) = body.map_err(|e| ApiError::bad_json(&e, r#"{"paused":true}"#))?;
     if let Some(paused) = wish.paused {
         let to = if paused { Pausing::Paused } else { Pausing::Running };
         let pause = Arc::clone(&door.ctx.pause);

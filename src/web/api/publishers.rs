@@ -115,7 +115,7 @@ async fn make_publisher(
     body: Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     visitor.may(&door, Right::Admin, None)?;
-    let Json(wanted) = body.map_err(|e| ApiError::bad_request("bad_body", e.body_text()))?;
+    let Json(wanted) = body.map_err(|e| ApiError::bad_json(&e, r#"{"stream":"glasses"}"#))?;
     let stream = StreamId::new(&wanted.stream)?;
     let id = wanted.id.unwrap_or(wanted.stream);
     let status = door.ctx.status.borrow().clone().ok_or_else(ApiError::starting)?;

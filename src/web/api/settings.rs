@@ -68,7 +68,9 @@ async fn change(
     body: Result<Json<Change>, JsonRejection>,
 ) -> Result<Json<Settings>, ApiError> {
     visitor.may(&door, Right::Admin, Some(&id))?;
-    let Json(change) = body.map_err(|e| ApiError::bad_request("bad_body", e.body_text()))?;
+    let Json(change) = body.map_err(|e| {
+        ApiError::bad_json(&e, r#"{"detect":true,"recordings":"events","threshold":0.5}"#)
+    })?;
     let settings: Vec<Setting> = [
         change.detect.map(Setting::Detect),
         change.recordings.map(Setting::Recordings),

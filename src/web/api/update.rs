@@ -82,7 +82,8 @@ async fn install_update(
     body: Result<Json<InstallBody>, JsonRejection>,
 ) -> Result<(StatusCode, Json<UpdateView>), ApiError> {
     visitor.may(&door, Right::Admin, None)?;
-    let Json(asked) = body.map_err(|e| ApiError::bad_request("bad_body", e.body_text()))?;
+    let Json(asked) =
+        body.map_err(|e| ApiError::bad_json(&e, r#"{"url":"https://example.org/spotter.raucb"}"#))?;
     let wish = match asked.url.as_deref().map(Place::parse).transpose()? {
         None => Wish::Newest,
         Some(place @ Place::Web(_)) => Wish::From(place),

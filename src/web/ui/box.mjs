@@ -86,7 +86,10 @@ function words({ progress, system, instead, check_error: checkError }) {
     default: return [progress.version, progress.message].filter(Boolean).join(': ');
   }
   const { last_update: last } = system ?? {};
-  if (last && !last.good) return `${last.version} did not become ready; the box went back to the system before.`;
+  switch (last?.result) {
+    case 'fell_back': return `${last.version} did not become ready; the box went back to the system before.`;
+    case 'interrupted': return `The power went while ${last.version} was being written; nothing changed. Install it again.`;
+  }
   return checkError ? `Whether there is a newer one is not known: ${checkError}` : '';
 }
 

@@ -39,7 +39,7 @@ PACKAGES =+ "${PN}-rauc ${PN}-initramfs"
 SYSTEMD_SERVICE:${PN} = " \
     spotter-setup.service spotter-wifi.path spotter-update.path spotter-describe.service \
     spotter-console.service spotter-console.path \
-    spotter-ready.service spotter-reboot.service spotter-network.timer \
+    spotter-started.service spotter-ready.service spotter-reboot.service spotter-network.timer \
 "
 
 FILES:${PN}-rauc = "${sysconfdir}/rauc"
