@@ -6,12 +6,13 @@
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::api::*;
 use support::mount::Mount;
-use support::{Service, skip};
+use support::readers::Mosquitto;
+use support::{Service, on_path, skip};
 
 #[test]
 fn a_visit_leaves_pictures_and_a_clip() {
@@ -111,6 +112,57 @@ fn a_visit_leaves_pictures_and_a_clip() {
     assert_eq!(code("GET", &one, ""), (404, "no_event".to_owned()));
     assert_eq!(code("DELETE", &one, ""), (404, "no_event".to_owned()));
     service.stop();
+}
+
+/// Asked for in the moment that MQTT tells of them, as an automation does.
+#[test]
+fn who_is_told_of_a_visit_finds_it_with_its_picture_and_its_clip() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    if !on_path("mosquitto_sub") {
+        return skip("no mosquitto_sub; run ./setup.sh --test");
+    }
+    let service = Service::start(&format!("{FAKE}[record]\nmode = \"continuous\"\n"));
+    until(&service, "storage", || storage(&service)["state"] == "ok");
+    let mqtt = Mosquitto::subscribe(service.mqtt, "spotter/test/events");
+    let visitors = ["garden", "barn", "gate"].map(|name| Visitor::come(service.url(name)));
+    let service = &service;
+    let look_up = |message: Value| {
+        let visit = &message["after"];
+        let (kind, id) = (&message["type"], visit["id"].as_str().unwrap());
+        let path = format!("/api/v1/events/{id}");
+        let (status, body) = get(service, &path);
+        assert_eq!(status, 200, "{kind} of {id}");
+        let found: Value = serde_json::from_slice(&body).unwrap();
+        assert!(kind != "end" || found["end_time"].is_number(), "{kind}: {found}");
+        let list = json(service, "/api/v1/events");
+        let list = list["events"].as_array().unwrap();
+        let listed = list.iter().find(|e| e["id"] == id).unwrap();
+        assert!(kind != "end" || listed["end_time"].is_number(), "{kind}: {listed}");
+        assert_eq!((&visit["has_snapshot"], &visit["has_clip"]), (&true.into(), &true.into()));
+        for end in ["snapshot.jpg", "snapshot.jpg?crop=1", "clip.mp4"] {
+            assert_eq!(get(service, &format!("{path}/{end}")).0, 200, "{kind}: {end} of {id}");
+        }
+    };
+    std::thread::scope(|scope| {
+        let (mut seen, mut over, begun) = (0, 0, Instant::now());
+        while over < 9 {
+            assert!(begun.elapsed() < Duration::from_secs(90), "{over} visits are over");
+            for (_, payload) in mqtt.messages().drain(seen..) {
+                seen += 1;
+                let message: Value = serde_json::from_str(&payload).unwrap();
+                over += usize::from(message["type"] == "end");
+                if message["type"] != "update" {
+                    scope.spawn(move || look_up(message));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    drop(visitors);
+    // What nobody was told of is not waited for.
+    assert_eq!(get(service, "/api/v1/events/1795439400.000000-abcdef/snapshot.jpg").0, 404);
 }
 
 #[test]

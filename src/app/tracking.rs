@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::detect::Detections;
 use crate::media::{StreamId, Streams};
+use crate::store::Store;
 use crate::track::{BetterPicture, Counts, Event, Passed, Rules, Tracks};
 
 /// Events an exit may fall behind before it loses the oldest; a visit has a handful.
@@ -27,6 +28,7 @@ pub type AllCounts = BTreeMap<StreamId, Counts>;
 /// Shared by the detector's thread and the service; each holds the lock for well below a millisecond.
 pub(super) struct Tracking {
     state: Mutex<State>,
+    store: Arc<Store>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
     pub(super) counts: watch::Sender<AllCounts>,
 }
@@ -37,10 +39,11 @@ struct State {
 }
 
 impl Tracking {
-    pub(super) fn new(config: &Config) -> Arc<Self> {
+    pub(super) fn new(config: &Config, store: Arc<Store>) -> Arc<Self> {
         let state = State { tracks: Tracks::new(1, Box::new(suffix)), config: config.clone() };
         Arc::new(Self {
             state: Mutex::new(state),
+            store,
             events: broadcast::Sender::new(EVENT_BACKLOG),
             counts: watch::Sender::default(),
         })
@@ -99,6 +102,8 @@ impl Tracking {
         for event in events {
             let visit = &event.after;
             tracing::debug!(kind = event.kind.name(), stream = %visit.stream, label = %visit.label, id = %visit.id, top_score = visit.top_score, "visit");
+            // The store first: who hears of a visit finds it there.
+            self.store.event(&event);
             // No exit listens: nothing is lost that anyone wanted.
             let _ = self.events.send(event);
         }
