@@ -100,6 +100,13 @@ fn a_visit_leaves_pictures_and_a_clip() {
         ("GET", "/api/v1/events?limit=0", 400, "bad_query"),
         ("GET", "/api/v1/events?cursor=x", 400, "bad_cursor"),
         ("GET", "/api/v1/events?stream=a/b", 400, "bad_stream_name"),
+        ("GET", "/api/v1/events?after=nan", 400, "bad_query"),
+        ("GET", "/api/v1/events?before=-inf", 400, "bad_query"),
+        ("GET", "/api/v1/events?after=soon", 400, "bad_query"),
+        ("GET", "/api/v1/events?lable=dog", 400, "bad_query"),
+        ("GET", "/api/v1/recordings?before=NaN", 400, "bad_query"),
+        ("GET", "/api/v1/recordings?from=1", 400, "bad_query"),
+        ("GET", "/api/v1/recordings/garden.mp4?after=1&before=2&crop=1", 400, "bad_query"),
         ("GET", "/api/v1/recordings/..%2Fx.mp4?after=1&before=2", 400, "bad_stream_name"),
         ("GET", "/api/v1/recordings/garden.mp4?after=1&before=2", 404, "no_recording"),
         ("GET", "/api/v1/recordings/garden.mp4?after=2&before=1", 400, "bad_query"),
@@ -107,6 +114,12 @@ fn a_visit_leaves_pictures_and_a_clip() {
     ] {
         assert_eq!(code(method, path, "no"), (status, name.to_owned()), "{path}");
     }
+    // A refusal names the key and what there is; a token may always be there.
+    let (_, said) = get(&service, "/api/v1/events?lable=dog");
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("`lable`") && said.contains("`label`"), "{said}");
+    let both = format!("/api/v1/events?token=x&label={}&limit=1", event["label"].as_str().unwrap());
+    assert_eq!(json(&service, &both)["events"][0]["id"], event["id"]);
     let one = format!("/api/v1/events/{id}");
     assert_eq!(ask(&service, "DELETE", &one, "", "").0, 204);
     assert_eq!(code("GET", &one, ""), (404, "no_event".to_owned()));

@@ -19,7 +19,7 @@ use crate::store::clock::micros;
 use crate::store::{Cursor, Deletion, Query, StoreError, Stored, Which};
 use crate::track::Visit;
 use crate::web::Door;
-use crate::web::asked::Asked;
+use crate::web::asked::{self, Asked};
 use crate::web::error::{ApiError, ErrorBody};
 use crate::web::file;
 use crate::web::visitor::Visitor;
@@ -39,13 +39,16 @@ const MAX_LIMIT: usize = 500;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct ListQuery {
     /// Only this stream's.
     stream: Option<String>,
     /// Only of this label, as "dog".
     label: Option<String>,
     /// Only those that began later, or earlier, than so many seconds since 1970.
+    #[serde(default, deserialize_with = "asked::time")]
     after: Option<f64>,
+    #[serde(default, deserialize_with = "asked::time")]
     before: Option<f64>,
     /// 1 to 500; left out: 50.
     #[param(minimum = 1, maximum = 500)]
