@@ -149,7 +149,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         let store = Arc::clone(&store);
         move || store.counters()
     });
-    let tracking = Tracking::new(&config, Arc::clone(&streams));
+    let tracking = Tracking::new(&config, Arc::clone(&streams), Arc::clone(&store));
     let keys = (Arc::clone(&guard), who.bound.clone());
     let local = Local::new(&config, &dir, &board, &streams, tracking.counts.subscribe(), keys);
     groups.read("sources", {
@@ -228,12 +228,8 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         reader_counters,
     };
     tokio::spawn(Arc::clone(&tracking).run(exits_stop.clone()));
-    let keep = Arc::clone(&store).follow(
-        tracking.events.subscribe(),
-        snapshots.portraits.subscribe(),
-        exits_stop.clone(),
-    );
-    let keep = tokio::spawn(keep);
+    let portraits = snapshots.portraits.subscribe();
+    let keep = tokio::spawn(Arc::clone(&store).follow(portraits, exits_stop.clone()));
     let record_stop = CancellationToken::new();
     let record_context = record::Context {
         streams: Arc::clone(&streams),

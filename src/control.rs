@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::config::{Config, RecordMode};
+use crate::files;
 use crate::health::Counter;
 use crate::media::StreamId;
 
@@ -340,12 +341,8 @@ fn read(file: &Path) -> Kept {
 /// Whole or not at all, whenever the power goes.
 fn write(file: &Path, kept: &Kept) -> io::Result<()> {
     let kept = Kept { v: 1, ..kept.clone() };
-    let draft = file.with_extension("json.draft");
-    let mut out = fs::File::create(&draft)?;
-    out.write_all(&serde_json::to_vec_pretty(&kept).map_err(io::Error::other)?)?;
-    out.sync_all()?;
-    drop(out);
-    fs::rename(&draft, file)
+    let json = serde_json::to_vec_pretty(&kept).map_err(io::Error::other)?;
+    files::replace(file, &json, 0o600).map(drop)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<Replaced> {
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
-        File::open(dir)?.sync_all()
+        sync_entry(path)
     })();
     if written.is_err() {
         let _ = fs::remove_file(&draft);
@@ -75,10 +75,17 @@ pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write().inspect_err(|_| drop(fs::remove_file(path)))
 }
 
-/// Takes a file away; that there is none is fine.
+/// Makes it last that `path` was put into its directory, or taken out: a file's own flush says nothing of its name, and after
+/// a loss of power the one from before would be there again.
+pub fn sync_entry(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Takes a file away, durably; that there is none is fine.
 pub fn remove(path: &Path) -> io::Result<Replaced> {
     match fs::remove_file(path) {
-        Ok(()) => Ok(Replaced::Written),
+        Ok(()) => sync_entry(path).map(|()| Replaced::Written),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Replaced::AsItWas),
         Err(e) => Err(e),
     }

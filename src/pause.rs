@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::files;
 use crate::media::Streams;
 
 /// The file in the state directory, there while paused.
@@ -127,14 +128,11 @@ impl Pause {
             }
             Pausing::Running if paused => {
                 // First: if it cannot be removed, the next start is paused, which is the safe mistake.
-                let removed = fs::remove_file(&self.file);
+                let removed = files::remove(&self.file);
                 self.streams.resume();
                 tracing::warn!(by, "the pause is over");
                 self.state.send_replace(None);
-                match removed {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.not_kept(e)),
-                    _ => Ok(()),
-                }
+                removed.map(drop).map_err(|e| self.not_kept(e))
             }
             _ => Ok(()),
         }
@@ -150,10 +148,12 @@ impl Pause {
         let since = paused.since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let kept =
             Kept { boot: self.boot.clone(), since_unix_s: since.as_secs(), by: paused.by.clone() };
+        // In its place and not by a draft: a file that is there and empty, for want of room, is a pause too.
         let write = || -> io::Result<()> {
             let file = fs::File::create(&self.file)?;
             serde_json::to_writer(&file, &kept)?;
-            file.sync_all()
+            file.sync_all()?;
+            files::sync_entry(&self.file)
         };
         write().map_err(|e| self.not_kept(e))
     }

@@ -12,8 +12,6 @@ pub(crate) use support::skip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mqtt_support::{BROKER, Subscriber, have, lasting, mosquitto, reader};
@@ -21,43 +19,7 @@ use serde_json::Value;
 use support::api::*;
 use support::mount::Mount;
 use support::readers::{Mosquitto, Socket};
-use support::{Reaped, Service, free_port, root, spotter};
-
-/// A visit of some seconds after the other: a publisher that comes and goes until it is told to stop.
-struct Visitor {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Visitor {
-    fn come(url: String) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                let mut ffmpeg = Reaped::start(
-                    Command::new("ffmpeg")
-                        .current_dir(root())
-                        .args(["-nostdin", "-v", "quiet", "-re", "-i", "demo/clip.mp4", "-t", "3"])
-                        .args(["-c", "copy", "-f", "flv", &url])
-                        .stdout(Stdio::null()),
-                );
-                while !stopped.load(Ordering::Relaxed) && ffmpeg.0.try_wait().unwrap().is_none() {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                std::thread::sleep(Duration::from_millis(1200));
-            }
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().unwrap().join();
-    }
-}
+use support::{Service, free_port, root, spotter};
 
 /// What the API told, asked again and again until the moment of the kill.
 #[derive(Debug, Default, Clone)]

@@ -6,12 +6,13 @@
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::api::*;
 use support::mount::Mount;
-use support::{Service, skip};
+use support::readers::Mosquitto;
+use support::{Service, on_path, skip};
 
 #[test]
 fn a_visit_leaves_pictures_and_a_clip() {
@@ -99,6 +100,13 @@ fn a_visit_leaves_pictures_and_a_clip() {
         ("GET", "/api/v1/events?limit=0", 400, "bad_query"),
         ("GET", "/api/v1/events?cursor=x", 400, "bad_cursor"),
         ("GET", "/api/v1/events?stream=a/b", 400, "bad_stream_name"),
+        ("GET", "/api/v1/events?after=nan", 400, "bad_query"),
+        ("GET", "/api/v1/events?before=-inf", 400, "bad_query"),
+        ("GET", "/api/v1/events?after=soon", 400, "bad_query"),
+        ("GET", "/api/v1/events?lable=dog", 400, "bad_query"),
+        ("GET", "/api/v1/recordings?before=NaN", 400, "bad_query"),
+        ("GET", "/api/v1/recordings?from=1", 400, "bad_query"),
+        ("GET", "/api/v1/recordings/garden.mp4?after=1&before=2&crop=1", 400, "bad_query"),
         ("GET", "/api/v1/recordings/..%2Fx.mp4?after=1&before=2", 400, "bad_stream_name"),
         ("GET", "/api/v1/recordings/garden.mp4?after=1&before=2", 404, "no_recording"),
         ("GET", "/api/v1/recordings/garden.mp4?after=2&before=1", 400, "bad_query"),
@@ -106,11 +114,68 @@ fn a_visit_leaves_pictures_and_a_clip() {
     ] {
         assert_eq!(code(method, path, "no"), (status, name.to_owned()), "{path}");
     }
+    // A refusal names the key and what there is; a token may always be there.
+    let (_, said) = get(&service, "/api/v1/events?lable=dog");
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("`lable`") && said.contains("`label`"), "{said}");
+    let both = format!("/api/v1/events?token=x&label={}&limit=1", event["label"].as_str().unwrap());
+    assert_eq!(json(&service, &both)["events"][0]["id"], event["id"]);
     let one = format!("/api/v1/events/{id}");
     assert_eq!(ask(&service, "DELETE", &one, "", "").0, 204);
     assert_eq!(code("GET", &one, ""), (404, "no_event".to_owned()));
     assert_eq!(code("DELETE", &one, ""), (404, "no_event".to_owned()));
     service.stop();
+}
+
+/// Asked for in the moment that MQTT tells of them, as an automation does.
+#[test]
+fn who_is_told_of_a_visit_finds_it_with_its_picture_and_its_clip() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    if !on_path("mosquitto_sub") {
+        return skip("no mosquitto_sub; run ./setup.sh --test");
+    }
+    let service = Service::start(&format!("{FAKE}[record]\nmode = \"continuous\"\n"));
+    until(&service, "storage", || storage(&service)["state"] == "ok");
+    let mqtt = Mosquitto::subscribe(service.mqtt, "spotter/test/events");
+    let visitors = ["garden", "barn", "gate"].map(|name| Visitor::come(service.url(name)));
+    let service = &service;
+    let look_up = |message: Value| {
+        let visit = &message["after"];
+        let (kind, id) = (&message["type"], visit["id"].as_str().unwrap());
+        let path = format!("/api/v1/events/{id}");
+        let (status, body) = get(service, &path);
+        assert_eq!(status, 200, "{kind} of {id}");
+        let found: Value = serde_json::from_slice(&body).unwrap();
+        assert!(kind != "end" || found["end_time"].is_number(), "{kind}: {found}");
+        let list = json(service, "/api/v1/events");
+        let list = list["events"].as_array().unwrap();
+        let listed = list.iter().find(|e| e["id"] == id).unwrap();
+        assert!(kind != "end" || listed["end_time"].is_number(), "{kind}: {listed}");
+        assert_eq!((&visit["has_snapshot"], &visit["has_clip"]), (&true.into(), &true.into()));
+        for end in ["snapshot.jpg", "snapshot.jpg?crop=1", "clip.mp4"] {
+            assert_eq!(get(service, &format!("{path}/{end}")).0, 200, "{kind}: {end} of {id}");
+        }
+    };
+    std::thread::scope(|scope| {
+        let (mut seen, mut over, begun) = (0, 0, Instant::now());
+        while over < 9 {
+            assert!(begun.elapsed() < Duration::from_secs(90), "{over} visits are over");
+            for (_, payload) in mqtt.messages().drain(seen..) {
+                seen += 1;
+                let message: Value = serde_json::from_str(&payload).unwrap();
+                over += usize::from(message["type"] == "end");
+                if message["type"] != "update" {
+                    scope.spawn(move || look_up(message));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    drop(visitors);
+    // What nobody was told of is not waited for.
+    assert_eq!(get(service, "/api/v1/events/1795439400.000000-abcdef/snapshot.jpg").0, 404);
 }
 
 #[test]

@@ -161,6 +161,30 @@ async fn two_hours_of_recording_keep_within_the_bytes_the_owner_gives() {
     sim.finish().await;
 }
 
+/// Such as a full disk leaves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visits_without_pictures_keep_nothing_from_being_deleted_and_do_not_stay_for_ever() {
+    const KEEP: u64 = 2 << 20;
+    let dir = in_memory();
+    let mut sim = Simulation::start(dir.path(), config(|r| r.keep_bytes = KEEP), CAMERA).await;
+    for n in 0..700 {
+        let visit = sim.arrive("garden", "dog");
+        if n >= 600 {
+            sim.portray(&visit, 100_000);
+        }
+        sim.film(2000).await;
+        sim.leave(&visit);
+    }
+    sim.film(MINUTE).await;
+    assert_eq!(sim.store.counted().pictures.get(), 100);
+    let (used, left) = (sim.store.state().borrow().used_bytes, visits(&sim).await.len());
+    assert!(used <= KEEP + 100_000, "{used} bytes");
+    // Those whose pictures are there, and the youngest before them at most.
+    assert!((15..60).contains(&left), "{left} visits");
+    assert_eq!(walk(&dir.path().join("events")) / 2, (KEEP / 112_500) as usize - 1);
+    sim.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hours_of_recording_leave_the_room_the_owner_wants() {
     const FREE: u64 = 8 << 20;

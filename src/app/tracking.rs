@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::detect::Detections;
 use crate::media::{StreamId, Streams};
+use crate::store::Store;
 use crate::track::{BetterPicture, Counts, Event, EventKind, Passed, Rules, Tracks};
 
 /// Events an exit may fall behind before it loses the oldest; a visit has a handful.
@@ -28,6 +29,7 @@ pub type AllCounts = BTreeMap<StreamId, Counts>;
 pub(super) struct Tracking {
     state: Mutex<State>,
     streams: Arc<Streams>,
+    store: Arc<Store>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
     pub(super) counts: watch::Sender<AllCounts>,
 }
@@ -38,11 +40,12 @@ struct State {
 }
 
 impl Tracking {
-    pub(super) fn new(config: &Config, streams: Arc<Streams>) -> Arc<Self> {
+    pub(super) fn new(config: &Config, streams: Arc<Streams>, store: Arc<Store>) -> Arc<Self> {
         let state = State { tracks: Tracks::new(1, Box::new(suffix)), config: config.clone() };
         Arc::new(Self {
             state: Mutex::new(state),
             streams,
+            store,
             events: broadcast::Sender::new(EVENT_BACKLOG),
             counts: watch::Sender::default(),
         })
@@ -105,6 +108,8 @@ impl Tracking {
             if let Some(stream) = self.streams.get(&visit.stream).filter(|_| began) {
                 stream.counters.animals.inc();
             }
+            // The store first: who hears of a visit finds it there.
+            self.store.event(&event);
             // No exit listens: nothing is lost that anyone wanted.
             let _ = self.events.send(event);
         }

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{Denied, Grant, Right, Secret};
+use crate::files;
 use crate::media::StreamId;
 
 /// The token file's name in the state directory.
@@ -300,7 +301,11 @@ pub(super) fn create(file: &Path) -> Result<Option<Secret>, AuthError> {
     let linked = fs::hard_link(&draft, file);
     let _ = fs::remove_file(&draft);
     match linked {
-        Ok(()) => Ok(Some(secret)),
+        Ok(()) => {
+            // If that fails it may be gone after a loss of power: then the next start makes another, and tells it.
+            let _ = files::sync_entry(file);
+            Ok(Some(secret))
+        }
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(None),
         Err(source) => Err(AuthError::Io { what: "make", path: file.into(), source }),
     }
@@ -311,7 +316,8 @@ pub(super) fn replace(file: &Path, tokens: &Tokens) -> Result<Stamp, AuthError> 
     let failed = |source| AuthError::Io { what: "write", path: file.into(), source };
     let draft = write_draft(file, tokens)?;
     let meta = fs::metadata(&draft).map_err(failed)?;
-    fs::rename(&draft, file).map_err(failed)?;
+    // A token that was taken back must not be there again after a loss of power.
+    fs::rename(&draft, file).and_then(|()| files::sync_entry(file)).map_err(failed)?;
     Ok(stamp_of(&meta))
 }
 

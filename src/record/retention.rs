@@ -37,13 +37,23 @@ pub struct Disk {
     pub free_bytes: u64,
 }
 
-/// What to delete, in order. `entries` may be the oldest part of the index only; then more may be due afterwards.
-pub fn plan(mut entries: Vec<Entry>, limits: &Limits, now_us: i64, disk: Disk) -> Vec<What> {
+/// What must go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In order.
+    pub gone: Vec<What>,
+    /// Run and beginning of the newest that goes for want of room. A visit that was over by then and has no picture goes too:
+    /// it makes no room, but nothing else of its time is left, and rows alone would become ever more.
+    pub room_to: Option<(i64, i64)>,
+}
+
+/// What to delete. `entries` may be the oldest part of the index only; then more may be due afterwards.
+pub fn plan(mut entries: Vec<Entry>, limits: &Limits, now_us: i64, disk: Disk) -> Plan {
     entries.retain(|e| !e.protected);
     entries.sort_by_key(|e| (e.run, e.start_us, e.what));
     let age_us = i64::try_from(limits.keep_days.saturating_mul(86_400_000_000)).unwrap_or(i64::MAX);
     let Disk { mut used_bytes, mut free_bytes } = disk;
-    let mut gone = Vec::new();
+    let mut plan = Plan::default();
     for entry in entries {
         // Of a time that cannot be real no age is known.
         let known = is_plausible(now_us) && is_plausible(entry.end_us);
@@ -51,13 +61,17 @@ pub fn plan(mut entries: Vec<Entry>, limits: &Limits, now_us: i64, disk: Disk) -
         let over = limits.keep_bytes > 0 && used_bytes > limits.keep_bytes;
         let full = free_bytes < limits.keep_free_bytes;
         // An event without pictures makes no room.
-        if old || (over || full) && entry.bytes > 0 {
+        let makes_room = (over || full) && entry.bytes > 0;
+        if old || makes_room {
             used_bytes = used_bytes.saturating_sub(entry.bytes);
             free_bytes = free_bytes.saturating_add(entry.bytes);
-            gone.push(entry.what);
+            plan.gone.push(entry.what);
+        }
+        if makes_room {
+            plan.room_to = Some((entry.run, entry.start_us));
         }
     }
-    gone
+    plan
 }
 
 #[cfg(test)]
@@ -82,15 +96,17 @@ mod tests {
         let limits = Limits { keep_days: 7, ..Limits::default() };
         let kept = Entry { protected: true, ..entry(Segment(3), 1, 30, 5) };
         let all = vec![entry(Segment(1), 1, 6, 5), entry(Event(2), 1, 8, 0), kept];
-        assert_eq!(plan(all, &limits, NOW, disk(9, 0)), [Event(2)]);
+        let plan = plan(all, &limits, NOW, disk(9, 0));
+        assert_eq!((&plan.gone[..], plan.room_to), (&[Event(2)][..], None));
     }
 
     #[test]
     fn times_that_cannot_be_real_have_no_age() {
         let limits = Limits { keep_days: 7, ..Limits::default() };
         let dawn = Entry { start_us: 5, end_us: 6, ..entry(Segment(1), 1, 0, 5) };
-        assert_eq!(plan(vec![dawn], &limits, NOW, disk(9, 9)), []);
-        assert_eq!(plan(vec![entry(Segment(1), 1, 30, 5)], &limits, 60_000_000, disk(9, 9)), []);
+        assert_eq!(plan(vec![dawn], &limits, NOW, disk(9, 9)), Plan::default());
+        let old = vec![entry(Segment(1), 1, 30, 5)];
+        assert_eq!(plan(old, &limits, 60_000_000, disk(9, 9)), Plan::default());
     }
 
     #[test]
@@ -105,10 +121,12 @@ mod tests {
             ]
         };
         let bytes = Limits { keep_bytes: 12, ..Limits::default() };
-        assert_eq!(plan(all(), &bytes, NOW, disk(24, 0)), [Segment(2), Segment(1)]);
+        let both = plan(all(), &bytes, NOW, disk(24, 0));
+        assert_eq!(both.gone, [Segment(2), Segment(1)]);
+        assert_eq!(both.room_to, Some((2, NOW - 3 * DAY)));
         let free = Limits { keep_free_bytes: 100, ..Limits::default() };
-        assert_eq!(plan(all(), &free, NOW, disk(24, 95)), [Segment(2)]);
-        assert_eq!(plan(all(), &free, NOW, disk(24, 100)), []);
+        assert_eq!(plan(all(), &free, NOW, disk(24, 95)).gone, [Segment(2)]);
+        assert_eq!(plan(all(), &free, NOW, disk(24, 100)), Plan::default());
     }
 
     #[test]
@@ -121,7 +139,7 @@ mod tests {
             let one = Entry { start_us: now, end_us: now, ..entry(Segment(hour), 1, 0, 20) };
             kept.push(one);
             let used = kept.iter().map(|e| e.bytes).sum();
-            let gone = plan(kept.clone(), &limits, now, disk(used, 0));
+            let gone = plan(kept.clone(), &limits, now, disk(used, 0)).gone;
             kept.retain(|e| !gone.contains(&e.what));
             most = most.max(kept.len());
         }

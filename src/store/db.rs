@@ -44,7 +44,9 @@ CREATE TABLE runs (run INTEGER PRIMARY KEY);
 /// What came later; it makes questions fast and changes no answer.
 const INDEXES: &str = "
 CREATE INDEX IF NOT EXISTS events_by_both ON events (stream, label, start_us, seq);
-CREATE INDEX IF NOT EXISTS events_pictures ON events (picture_bytes) WHERE picture_bytes > 0;
+CREATE INDEX IF NOT EXISTS events_pictured ON events (run, start_us, picture_bytes) WHERE picture_bytes > 0;
+CREATE INDEX IF NOT EXISTS events_bare ON events (run, start_us) WHERE picture_bytes = 0;
+DROP INDEX IF EXISTS events_pictures;
 ";
 
 #[derive(Debug, thiserror::Error)]

@@ -25,12 +25,25 @@ use crate::track::{Event, EventKind, Visit};
 use crate::wire::StorageState;
 
 pub(super) enum Work {
-    Event(Arc<Event>),
+    /// With its number, if it must be found by who hears of it.
+    Event(Arc<Event>, u64),
     Portrait(Arc<Portrait>),
-    Fragment { stream: StreamId, fragment: Fragment, fresh: bool, continuous: bool },
+    Fragment {
+        stream: StreamId,
+        fragment: Fragment,
+        fresh: bool,
+        continuous: bool,
+    },
     End(StreamId),
-    Delete { id: String, done: oneshot::Sender<Result<Deletion, StoreError>> },
-    Protect { id: String, protected: bool, done: oneshot::Sender<Result<bool, StoreError>> },
+    Delete {
+        id: String,
+        done: oneshot::Sender<Result<Deletion, StoreError>>,
+    },
+    Protect {
+        id: String,
+        protected: bool,
+        done: oneshot::Sender<Result<bool, StoreError>>,
+    },
     Stop,
 }
 
@@ -76,6 +89,8 @@ pub(super) struct Disk {
     since: Option<Instant>,
     /// A visit that began or ended is among them.
     told: bool,
+    /// The newest message that is among them, or was.
+    told_to: u64,
     /// A visit was written since the last flush to the disk itself.
     pub(super) unflushed: bool,
     committed: Option<Instant>,
@@ -104,6 +119,7 @@ impl Disk {
             changes: Vec::new(),
             since: None,
             told: false,
+            told_to: 0,
             unflushed: false,
             committed: None,
             held: BTreeMap::new(),
@@ -164,7 +180,10 @@ impl Disk {
     fn take(&mut self, work: Work) {
         let counters = &self.shared.counters;
         match work {
-            Work::Event(event) => self.event(&event),
+            Work::Event(event, number) => {
+                self.event(&event);
+                self.told_to = self.told_to.max(number);
+            }
             Work::Portrait(portrait) => self.portrait(portrait),
             Work::Fragment { stream, fragment, fresh, continuous } => {
                 self.shared.queued_bytes.fetch_sub(fragment.data.len(), Ordering::Relaxed);
@@ -241,6 +260,7 @@ impl Disk {
         match pictures::write(dir, &portrait.id, &portrait.full, &portrait.crop) {
             Ok(bytes) => {
                 self.shared.counters.pictures.inc();
+                self.shared.told.wrote();
                 self.wrote(bytes);
                 let id = Arc::clone(&portrait.id);
                 self.change(Change::Picture { id, bytes, tries: PICTURE_TRIES });
@@ -263,6 +283,7 @@ impl Disk {
             Ok(0) => self.shared.counters.fragments_dropped.inc(),
             Ok(bytes) => {
                 self.shared.counters.fragments.inc();
+                self.shared.told.wrote();
                 self.wrote(bytes);
             }
             Err(error) => {
@@ -349,6 +370,7 @@ impl Disk {
                 self.unflushed |= self.changes.iter().any(|c| matches!(c, Change::Visit(_)));
                 self.since = None;
                 self.changes.clear();
+                self.shared.told.committed(self.told_to);
                 for change in again {
                     self.change(change);
                 }

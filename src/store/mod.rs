@@ -8,6 +8,7 @@ mod events; // visits as rows
 pub(crate) mod flush; // the disk itself has it
 mod pictures; // visits' pictures as files
 mod segments; // the recordings' index
+mod told; // what is still on its way
 mod upkeep; // retention, clock, and the disk's state
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,17 +26,19 @@ use tokio_util::sync::CancellationToken;
 pub use events::{Cursor, Page, Query, Stored};
 pub use pictures::Which;
 pub use segments::Segment;
+pub use told::Coming;
 
 use crate::config::{Config, RecordMode};
 use crate::health::Counter;
 use crate::media::StreamId;
 use crate::record::cutter::Fragment;
 use crate::snapshots::Portrait;
-use crate::track::{Event, Visit};
+use crate::track::{Event, EventKind, Visit};
 use crate::wire::{Kept, Storage, StorageState};
 use clock::Clock;
 use disk::{Disk, Work};
 use flush::Flusher;
+use told::Told;
 
 /// Works waiting for the disk, and media among them: some seconds of a disk that does not answer.
 const QUEUE: usize = 512;
@@ -116,6 +119,7 @@ pub(crate) struct Shared {
     queued_bytes: AtomicUsize,
     written_today: AtomicU64,
     recent: Mutex<Recent>,
+    told: Told,
 }
 
 /// The newest visits with a picture.
@@ -160,6 +164,7 @@ impl Store {
             queued_bytes: AtomicUsize::new(0),
             written_today: AtomicU64::new(0),
             recent: Mutex::default(),
+            told: Told::default(),
         });
         let (queue, works) = sync_channel(QUEUE);
         let disk = Disk::new(Arc::clone(&shared), settings.clone(), source);
@@ -204,39 +209,42 @@ impl Store {
         Kept { snapshot: visit.end.is_none() || has(), clip }
     }
 
-    /// Hands visits and their pictures to the disk until `stop`, and then what is still waiting.
-    pub async fn follow(
-        self: Arc<Self>,
-        mut events: broadcast::Receiver<Arc<Event>>,
-        mut portraits: broadcast::Receiver<Arc<Portrait>>,
-        stop: CancellationToken,
-    ) {
-        use broadcast::error::RecvError::{Closed, Lagged};
-        let counters = &self.shared.counters;
-        loop {
-            tokio::select! {
-                biased;
-                event = events.recv() => match event {
-                    Ok(event) => self.event(event),
-                    Err(Lagged(n)) => counters.events_dropped.add(n),
-                    Err(Closed) => break,
-                },
-                portrait = portraits.recv() => match portrait {
-                    Ok(portrait) => self.portrait(portrait),
-                    Err(Lagged(n)) => counters.pictures_dropped.add(n),
-                    Err(Closed) => break,
-                },
-                () = stop.cancelled() => break,
-            }
-        }
-        while let Ok(event) = events.try_recv() {
-            self.event(event);
+    /// Hands what is known of a visit to the disk, whatever that is busy with. To be called before anybody else hears of it:
+    /// then whoever does finds it.
+    pub fn event(&self, event: &Arc<Event>) {
+        let (shared, id) = (&self.shared, &event.after.id);
+        let send = |number| self.queue.try_send(Work::Event(Arc::clone(event), number)).is_ok();
+        let sent = match event.kind {
+            // What becomes known of a visit under way is written later.
+            EventKind::Update => send(0),
+            EventKind::New | EventKind::End => shared.told.message(id, send),
+        };
+        if !sent {
+            shared.counters.events_dropped.inc();
         }
     }
 
-    fn event(&self, event: Arc<Event>) {
-        if self.queue.try_send(Work::Event(event)).is_err() {
-            self.shared.counters.events_dropped.inc();
+    /// Hands visits' pictures to the disk until `stop`, and then what is still waiting.
+    pub async fn follow(
+        self: Arc<Self>,
+        mut portraits: broadcast::Receiver<Arc<Portrait>>,
+        stop: CancellationToken,
+    ) {
+        use broadcast::error::{RecvError, TryRecvError};
+        let lost = |n| self.shared.counters.pictures_dropped.add(n);
+        while let Some(portrait) = stop.run_until_cancelled(portraits.recv()).await {
+            match portrait {
+                Ok(portrait) => self.portrait(portrait),
+                Err(RecvError::Lagged(n)) => lost(n),
+                Err(RecvError::Closed) => return,
+            }
+        }
+        loop {
+            match portraits.try_recv() {
+                Ok(portrait) => self.portrait(portrait),
+                Err(TryRecvError::Lagged(n)) => lost(n),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
         }
     }
 
@@ -277,13 +285,31 @@ impl Store {
         let _ = self.queue.try_send(Work::End(stream.clone()));
     }
 
-    /// A page of visits.
+    /// A page of visits; who was told of one finds it.
     pub async fn events(self: &Arc<Self>, query: Query) -> Result<Page, StoreError> {
+        self.rows().await;
         self.read(move |db| events::page(db, &query)).await
     }
 
     pub async fn event_by_id(self: &Arc<Self>, id: String) -> Result<Option<Stored>, StoreError> {
+        self.rows().await;
         self.read(move |db| events::get(db, &id)).await
+    }
+
+    async fn rows(&self) {
+        // A disk that takes nothing has nothing on its way.
+        if self.shared.state.borrow().state == StorageState::Ok {
+            self.shared.told.rows().await;
+        }
+    }
+
+    /// Whether something of a visit may still come that messages about it promise, though it is not there yet.
+    pub fn coming(&self, visit: &Visit, promised: impl FnOnce(Kept) -> bool) -> Coming {
+        if promised(self.kept(visit)) {
+            self.shared.told.coming(&visit.id)
+        } else {
+            Coming::nothing()
+        }
     }
 
     /// The newest `limit` recorded files that reach into a time (microseconds since 1970), oldest first.

@@ -30,6 +30,10 @@ pub(super) fn path(state_dir: &Path, id: &str, which: Which) -> Option<PathBuf> 
 }
 
 /// Writes both pictures of a visit in place of earlier ones. Bytes written.
+///
+/// Neither is flushed to the disk, nor is the directory: the system does that within half a minute, and several blocks for each
+/// better picture would wear a card for what a loss of power costs otherwise, the last visits' pictures or the better of two.
+/// Who reads finds the old one or the new one; what is half after a loss of power, [`sweep`] deletes.
 pub(super) fn write(state_dir: &Path, id: &str, full: &[u8], crop: &[u8]) -> io::Result<u64> {
     for (which, jpeg) in [(Which::Full, full), (Which::Crop, crop)] {
         let Some(path) = path(state_dir, id, which) else { return Ok(0) };

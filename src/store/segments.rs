@@ -133,17 +133,18 @@ pub(super) fn used_bytes(db: &Connection) -> rusqlite::Result<u64> {
     db.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n.max(0).unsigned_abs())
 }
 
-/// The oldest finished segments and visits, `limit` of each, as retention wants to know them. A segment that a protected
-/// visit needs, with `margin_us` before and after it, is protected too.
+/// The oldest finished segments, visits with pictures and visits without, `limit` of each, as retention wants to know them:
+/// any number of one kind must not keep the others from it. A segment that a protected visit needs, with `margin_us` before
+/// and after it, is left out as protected visits are.
 pub(super) fn oldest(
     db: &Connection,
     limit: usize,
     margin_us: i64,
 ) -> rusqlite::Result<Vec<Entry>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let entry = |row: &Row<'_>, what: What| -> rusqlite::Result<Entry> {
+    let entry = |row: &Row<'_>, what: fn(i64) -> What| -> rusqlite::Result<Entry> {
         Ok(Entry {
-            what,
+            what: what(row.get(0)?),
             run: row.get(1)?,
             start_us: row.get(2)?,
             end_us: row.get(3)?,
@@ -157,15 +158,52 @@ pub(super) fn oldest(
             AND coalesce(e.end_us, e.seen_us) + ?2 > s.start_us)
          ORDER BY run, start_us LIMIT ?1",
     )?;
-    let rows = select.query_map([limit, margin_us], |r| entry(r, What::Segment(r.get(0)?)))?;
+    let rows = select.query_map([limit, margin_us], |r| entry(r, What::Segment))?;
     let mut all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut select = db.prepare_cached(
-        "SELECT seq, run, start_us, end_us, picture_bytes FROM events WHERE protected = 0 AND end_us IS NOT NULL
-         ORDER BY run, start_us LIMIT ?1",
-    )?;
-    let rows = select.query_map([limit], |r| entry(r, What::Event(r.get(0)?)))?;
-    all.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    for pictures in [PICTURED, BARE] {
+        let mut select = db.prepare_cached(&format!(
+            "SELECT seq, run, start_us, end_us, picture_bytes FROM events
+             WHERE {pictures} AND protected = 0 AND end_us IS NOT NULL ORDER BY run, start_us LIMIT ?1"
+        ))?;
+        let rows = select.query_map([limit], |r| entry(r, What::Event))?;
+        all.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
     Ok(all)
+}
+
+/// Visits with pictures and without, as the indexes of each have it.
+const PICTURED: &str = "picture_bytes > 0";
+const BARE: &str = "picture_bytes = 0";
+
+/// Takes out up to `limit` visits without pictures that were over before this moment of this run; their ids.
+pub(super) fn remove_bare(
+    db: &Connection,
+    (run, us): (i64, i64),
+    limit: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = format!(
+        "DELETE FROM events WHERE seq IN (SELECT seq FROM events
+         WHERE {BARE} AND protected = 0 AND end_us IS NOT NULL AND (run, start_us) < (?1, ?2) AND (run < ?1 OR end_us <= ?2)
+         ORDER BY run, start_us LIMIT ?3) RETURNING id"
+    );
+    db.prepare_cached(&sql)?.query_map(params![run, us, limit], |row| row.get(0))?.collect()
+}
+
+/// The oldest visits beyond the newest `most`, `limit` at once.
+pub(super) fn beyond(db: &Connection, most: u64, limit: usize) -> rusqlite::Result<Vec<i64>> {
+    let number = |sql: &str| db.query_row(sql, [], |r| r.get::<_, i64>(0));
+    let too_many = |n: i64| u64::try_from(n).unwrap_or(0).saturating_sub(most);
+    // Rows are numbered as they come, so that there are no more than this; counting them reads a whole index.
+    let span = number("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events")?;
+    if too_many(span) == 0 {
+        return Ok(Vec::new());
+    }
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let over = too_many(number("SELECT count(*) FROM events")?).min(limit);
+    let sql = "SELECT seq FROM events WHERE protected = 0 AND end_us IS NOT NULL ORDER BY run, start_us LIMIT ?1";
+    let mut select = db.prepare_cached(sql)?;
+    select.query_map([over.cast_signed()], |row| row.get(0))?.collect()
 }
 
 /// A segment's path, and a visit's id.
@@ -259,5 +297,44 @@ mod tests {
         assert_eq!(remove(&db, 2).unwrap(), Some(("a/2.mp4".into(), 10)));
         assert_eq!(remove(&db, 2).unwrap(), None);
         assert!(!events::get(&db, "v").unwrap().unwrap().kept.clip);
+    }
+
+    #[test]
+    fn visits_without_pictures_hide_none_with_and_go_with_what_is_left_of_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = db::open(&dir.path().join("a.db"), "t").unwrap().db;
+        for n in 0..20 {
+            let mut v = visit(&format!("v{n:02}"), "a", "dog", T + n * S);
+            // One that lasts.
+            v.end = Some(v.seen).filter(|_| n != 3);
+            events::put(&db, &v, 1, true, |us| us).unwrap();
+        }
+        db.execute("UPDATE events SET picture_bytes = 5 WHERE id >= 'v15'", []).unwrap();
+        db.execute("UPDATE events SET protected = 1 WHERE id = 'v05'", []).unwrap();
+        let bytes: Vec<u64> = oldest(&db, 3, 0).unwrap().iter().map(|e| e.bytes).collect();
+        assert_eq!(bytes, [5, 5, 5, 0, 0, 0]);
+        assert_eq!(used_bytes(&db).unwrap(), 25);
+        // Without reading all visits, or sorting them.
+        for with in [PICTURED, BARE] {
+            let sql = format!(
+                "EXPLAIN QUERY PLAN SELECT seq FROM events WHERE {with} AND protected = 0 AND end_us IS NOT NULL
+                 ORDER BY run, start_us LIMIT 5"
+            );
+            let plan: String = db.query_row(&sql, [], |r| r.get(3)).unwrap();
+            assert!(plan.contains("events_pictured") || plan.contains("events_bare"), "{plan}");
+        }
+
+        // Each lasts a second: the one that begins at 10 is not over then.
+        let gone = remove_bare(&db, (1, T + 10 * S), 100).unwrap();
+        assert_eq!(gone.len(), 8, "{gone:?}");
+        assert!(!gone.iter().any(|id| id == "v03" || id == "v05" || id == "v10"));
+        assert_eq!(remove_bare(&db, (2, 0), 2).unwrap().len(), 2, "of an earlier run");
+
+        // Ten are left: one lasts, one is protected.
+        assert_eq!(beyond(&db, 10, 100).unwrap(), [0; 0]);
+        let oldest = beyond(&db, 8, 100).unwrap();
+        let ids: Vec<_> = oldest.iter().map(|n| event_id(&db, *n).unwrap().unwrap()).collect();
+        assert_eq!(ids, ["v12", "v13"]);
+        assert_eq!(beyond(&db, 0, 3).unwrap().len(), 3);
     }
 }

@@ -13,7 +13,7 @@ use super::db::{self, OpenError};
 use super::disk::Disk;
 use super::{events, pictures, segments};
 use crate::record::files::{self, Files};
-use crate::record::retention::{self, Limits, What};
+use crate::record::retention::{self, Limits, Plan, What};
 use crate::wire::{Storage, StorageState};
 
 /// Room and age are looked at so often, and a disk that took nothing is tried again.
@@ -23,6 +23,9 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Entries that retention looks at in one go, and how often in a row.
 const ENTRIES: usize = 500;
 const ROUNDS: usize = 50;
+/// Visits that are kept, however much room there is: with `keep_days = 0` nothing else bounds them. Some 600 MB of database.
+const MOST_VISITS: u64 = 1_000_000;
+const COUNT_EVERY: Duration = Duration::from_secs(3600);
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -38,7 +41,15 @@ pub(super) struct Upkeep {
     /// Days since 1970, and bytes written in that one.
     written: (i64, u64),
     looked: Option<Instant>,
+    counted: Option<Instant>,
     told: Option<Instant>,
+}
+
+/// What could still be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Some,
 }
 
 impl Default for Upkeep {
@@ -51,6 +62,7 @@ impl Default for Upkeep {
             free_bytes: 0,
             written: (0, 0),
             looked: None,
+            counted: None,
             told: None,
         }
     }
@@ -240,10 +252,11 @@ impl Disk {
             let (keep_days, keep_bytes) = (record.keep_days, record.keep_bytes);
             Limits { keep_days, keep_bytes, keep_free_bytes: record.keep_free_bytes }
         };
-        if let Err(error) = self.make_room(&limits) {
-            return self.sql_trouble(&error);
-        }
-        if self.upkeep.free_bytes < limits.keep_free_bytes {
+        let left = match self.forget_the_oldest().and_then(|()| self.make_room(&limits)) {
+            Ok(left) => left,
+            Err(error) => return self.sql_trouble(&error),
+        };
+        if self.upkeep.free_bytes < limits.keep_free_bytes && left == Left::Nothing {
             let message = format!(
                 "less than {} MB are free and nothing that is not protected is left to delete: make room, or lower record.keep_free_bytes",
                 limits.keep_free_bytes >> 20
@@ -264,28 +277,66 @@ impl Disk {
         }
     }
 
-    fn make_room(&mut self, limits: &Limits) -> rusqlite::Result<()> {
+    fn make_room(&mut self, limits: &Limits) -> rusqlite::Result<Left> {
         for _ in 0..ROUNDS {
             self.upkeep.free_bytes = self.free_bytes();
-            let Some(db) = &self.db else { return Ok(()) };
+            let Some(db) = &self.db else { return Ok(Left::Nothing) };
             let entries = segments::oldest(db, ENTRIES, self.margin_us())?;
             let used_bytes = self.used_bytes();
             let disk = retention::Disk { used_bytes, free_bytes: self.upkeep.free_bytes };
-            let gone = retention::plan(entries, limits, self.source.us(), disk);
-            if gone.is_empty() {
-                return Ok(());
+            let plan = retention::plan(entries, limits, self.source.us(), disk);
+            if plan.gone.is_empty() {
+                return Ok(Left::Nothing);
             }
-            tracing::debug!(n = gone.len(), "retention deletes the oldest");
-            db.execute_batch("BEGIN")?;
-            let removed = gone.into_iter().try_for_each(|what| match what {
-                What::Segment(id) => self.remove_segment(id),
-                What::Event(seq) => self.remove_event(seq),
-            });
-            let Some(db) = &self.db else { return Ok(()) };
-            removed.and_then(|()| db.execute_batch("COMMIT")).inspect_err(|_| {
-                // The files are gone, and their rows go the next time.
-                let _ = db.execute_batch("ROLLBACK");
-            })?;
+            tracing::debug!(n = plan.gone.len(), "retention deletes the oldest");
+            self.remove(plan)?;
+        }
+        Ok(Left::Some)
+    }
+
+    /// Bounds the number of rows, which else nothing does where room never becomes short.
+    fn forget_the_oldest(&mut self) -> rusqlite::Result<()> {
+        let now = self.source.mono();
+        let is_due = |at| now.saturating_duration_since(at) >= COUNT_EVERY;
+        if !self.upkeep.counted.is_none_or(is_due) {
+            return Ok(());
+        }
+        let Some(db) = &self.db else { return Ok(()) };
+        let gone = segments::beyond(db, MOST_VISITS, ENTRIES)?;
+        // With the next look the others.
+        self.upkeep.counted = (gone.len() < ENTRIES).then_some(now);
+        let gone = gone.into_iter().map(What::Event).collect();
+        self.remove(Plan { gone, room_to: None })
+    }
+
+    fn remove(&mut self, plan: Plan) -> rusqlite::Result<()> {
+        let Some(db) = &self.db else { return Ok(()) };
+        db.execute_batch("BEGIN")?;
+        let removed = self.remove_all(plan);
+        let Some(db) = &self.db else { return Ok(()) };
+        let done = removed.and_then(|()| db.execute_batch("COMMIT"));
+        if done.is_err() {
+            // The files are gone, and their rows go the next time.
+            let _ = db.execute_batch("ROLLBACK");
+            if let Ok(used_bytes) = segments::used_bytes(db) {
+                self.upkeep.used_bytes = used_bytes;
+            }
+        }
+        done
+    }
+
+    fn remove_all(&mut self, plan: Plan) -> rusqlite::Result<()> {
+        for what in plan.gone {
+            match what {
+                What::Segment(id) => self.remove_segment(id)?,
+                What::Event(seq) => self.remove_event(seq)?,
+            }
+        }
+        let (Some(db), Some(room_to)) = (&self.db, plan.room_to) else { return Ok(()) };
+        for id in segments::remove_bare(db, room_to, ENTRIES)? {
+            // Half of a pair can be there, after a crash.
+            pictures::delete(&self.shared.state_dir, &id);
+            self.shared.counters.events_deleted.inc();
         }
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use url::form_urlencoded;
 
 use super::error::ApiError;
 use crate::media::StreamId;
@@ -27,15 +29,28 @@ impl<S: Send + Sync> FromRequestParts<S> for OfStream {
     }
 }
 
-/// A query as `T`.
+/// A query as `T`. The token, which any request may carry, is not part of it.
 pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = Query::<T>::from_request_parts(parts, state).await;
-        let bad = |e: QueryRejection| ApiError::bad_request("bad_query", e.body_text());
-        query.map(|Query(asked)| Self(asked)).map_err(bad)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let asked = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key != "token");
+        let asked = form_urlencoded::Serializer::new(String::new()).extend_pairs(asked).finish();
+        let bad = |message: String| ApiError::bad_request("bad_query", message);
+        let uri: Uri = format!("/?{asked}").parse().map_err(|e| bad(format!("{e}")))?;
+        let query = Query::try_from_uri(&uri).map_err(|e: QueryRejection| bad(e.body_text()))?;
+        Ok(Self(query.0))
     }
+}
+
+/// Seconds since 1970, if given. "nan" and "inf" are numbers to a parser and no times.
+pub(super) fn time<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+    let given = Option::<f64>::deserialize(d)?;
+    if let Some(seconds) = given.filter(|s| !s.is_finite()) {
+        return Err(D::Error::custom(format!("{seconds} is no time: give seconds since 1970")));
+    }
+    Ok(given)
 }

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -60,6 +62,42 @@ pub fn publish(service: &Service, stream: &str) -> Reaped {
             .args(["-c", "copy", "-f", "flv", &service.url(stream)])
             .stdout(Stdio::null()),
     )
+}
+
+/// A visit of some seconds after the other: a publisher that comes and goes until it is told to stop.
+pub struct Visitor {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Visitor {
+    pub fn come(url: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let mut ffmpeg = Reaped::start(
+                    Command::new("ffmpeg")
+                        .current_dir(root())
+                        .args(["-nostdin", "-v", "quiet", "-re", "-i", "demo/clip.mp4", "-t", "3"])
+                        .args(["-c", "copy", "-f", "flv", &url])
+                        .stdout(Stdio::null()),
+                );
+                while !stopped.load(Ordering::Relaxed) && ffmpeg.0.try_wait().unwrap().is_none() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                std::thread::sleep(Duration::from_millis(1200));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().unwrap().join();
+    }
 }
 
 #[track_caller]

@@ -87,10 +87,9 @@ impl Simulation {
             settings: seen,
         };
         let recorder = tokio::spawn(record::run(context, stop.clone()));
-        let follow =
-            Arc::clone(&store).follow(events.subscribe(), portraits.subscribe(), stop.clone());
+        let follow = Arc::clone(&store).follow(portraits.subscribe(), stop.clone());
         let keeper = tokio::spawn(follow);
-        while events.receiver_count() < 2 {
+        while events.receiver_count() < 1 {
             tokio::task::yield_now().await;
         }
         let params = VideoParams {
@@ -226,7 +225,9 @@ impl Simulation {
 
     fn tell(&mut self, kind: EventKind, visit: &Arc<Visit>) {
         let event = Event { kind, before: Arc::clone(visit), after: Arc::clone(visit) };
-        self.events.send(Arc::new(event)).unwrap();
+        let event = Arc::new(event);
+        self.store.event(&event);
+        self.events.send(event).unwrap();
         self.events_sent += 1;
     }
 

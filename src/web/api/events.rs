@@ -19,7 +19,7 @@ use crate::store::clock::micros;
 use crate::store::{Cursor, Deletion, Query, StoreError, Stored, Which};
 use crate::track::Visit;
 use crate::web::Door;
-use crate::web::asked::Asked;
+use crate::web::asked::{self, Asked};
 use crate::web::error::{ApiError, ErrorBody};
 use crate::web::file;
 use crate::web::visitor::Visitor;
@@ -39,13 +39,16 @@ const MAX_LIMIT: usize = 500;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct ListQuery {
     /// Only this stream's.
     stream: Option<String>,
     /// Only of this label, as "dog".
     label: Option<String>,
     /// Only those that began later, or earlier, than so many seconds since 1970.
+    #[serde(default, deserialize_with = "asked::time")]
     after: Option<f64>,
+    #[serde(default, deserialize_with = "asked::time")]
     before: Option<f64>,
     /// 1 to 500; left out: 50.
     #[param(minimum = 1, maximum = 500)]
@@ -259,7 +262,15 @@ async fn event_snapshot(
     let stored = find(&door, &visitor, id).await?;
     let none = || ApiError::not_found("no_picture", "no picture of this visit is kept");
     let path = door.ctx.store.picture(&stored.visit.id, which).ok_or_else(none)?;
-    let jpeg = tokio::fs::read(path).await.map_err(|_| none())?;
+    // Who was just told of the visit is early: its picture is being encoded.
+    let mut coming = door.ctx.store.coming(&stored.visit, |kept| kept.snapshot);
+    let jpeg = loop {
+        match tokio::fs::read(&path).await {
+            Ok(jpeg) => break jpeg,
+            Err(_) if coming.more().await => {}
+            Err(_) => return Err(none()),
+        }
+    };
     // A better one may come while the visit lasts.
     let cache = if stored.visit.end.is_some() { "private, max-age=3600" } else { "no-store" };
     let headers = [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, cache)];
@@ -288,9 +299,16 @@ async fn event_clip(
     let from = micros(visit.start.wall).saturating_sub(recordings::us(before));
     let end = visit.end.map_or_else(std::time::SystemTime::now, |end| end.wall);
     let to = micros(end).saturating_add(recordings::us(after));
-    let export = recordings::export(&door, &visit.stream, from, to).await?;
-    let export = export
-        .ok_or_else(|| ApiError::not_found("no_clip", "nothing is recorded of this visit"))?;
+    let mut coming = door.ctx.store.coming(&visit, |kept| kept.clip);
+    let export = loop {
+        match recordings::export(&door, &visit.stream, from, to).await? {
+            Some(export) => break export,
+            None if coming.more().await => {}
+            None => {
+                return Err(ApiError::not_found("no_clip", "nothing is recorded of this visit"));
+            }
+        }
+    };
     Ok(file::mp4(export, &headers, &format!("{}-{}.mp4", visit.stream, visit.id)))
 }
 

@@ -16,7 +16,7 @@ use crate::media::StreamId;
 use crate::record::export::{Export, Source};
 use crate::store::Segment;
 use crate::web::Door;
-use crate::web::asked::Asked;
+use crate::web::asked::{self, Asked};
 use crate::web::error::{ApiError, ErrorBody};
 use crate::web::file;
 use crate::web::visitor::Visitor;
@@ -32,11 +32,14 @@ const MAX_SPAN_S: f64 = 86_400.0;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct ListQuery {
     /// Only this stream's.
     stream: Option<String>,
     /// Only what reaches into the time between these seconds since 1970.
+    #[serde(default, deserialize_with = "asked::time")]
     after: Option<f64>,
+    #[serde(default, deserialize_with = "asked::time")]
     before: Option<f64>,
     /// The newest so many, 1 to 10000; left out: 1000.
     #[param(minimum = 1, maximum = 10000)]
@@ -125,6 +128,7 @@ async fn list_recordings(
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct RangeQuery {
     /// From and to, seconds since 1970; at most a day.
     after: f64,
