@@ -490,6 +490,63 @@ async fn what_we_may_say_ourselves_is_taken_when_it_comes_back() {
     node.stop().await;
 }
 
+/// The best picture of a dog, of so many bytes.
+fn portrait(bytes: usize) -> Arc<Portrait> {
+    Arc::new(Portrait {
+        id: "v".into(),
+        stream: cam(),
+        label: "dog".into(),
+        score: 0.9,
+        pts: MediaTime::ZERO,
+        full: Bytes::new(),
+        crop: vec![b'J'; bytes].into(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_no_long_messages_gets_the_short_ones() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let little = "allow_anonymous true\nmax_packet_size 20000";
+        let _broker = mosquitto(dir.path(), port, little);
+        let node = node(|c| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        })
+        .await;
+        node.is_up().await;
+        node.ctx.control.saw([&cam()]);
+        node.ctx.snapshots.portraits.send(portrait(30_000)).unwrap();
+        let reason = match version {
+            // Found out by connections that break, one after the other.
+            4 => is_up_but(&node, "soon after a long message").await,
+            _ => is_up_but(&node, "the broker takes 20000").await,
+        };
+        assert!(reason.contains("max_packet"), "{reason}");
+        let mut sub = Subscriber::new(port, &[]);
+        sub.hears(&format!(" {BASE}/available online")).await;
+        sub.hears(&format!(" {BASE}/cam/dog 0")).await;
+        send(&node, 0);
+        until_event(&mut sub, 0).await;
+        node.ctx.snapshots.portraits.send(portrait(9_000)).unwrap();
+        sub.hears(&format!("{BASE}/cam/dog/snapshot JJJ")).await;
+        waits(&node, 0).await;
+        let counters = &node.ctx.counters;
+        assert!(counters.dropped_large.get() >= 1);
+        if version == 5 {
+            assert_eq!((counters.connects.get(), counters.failures.get()), (1, 0));
+            // One that could never be delivered makes room for those behind it.
+            node.ctx.outbox.push("long".into(), vec![b' '; 20_000].into());
+            send(&node, 1);
+            until_event(&mut sub, 1).await;
+        }
+        node.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn home_assistant_is_told_again_at_its_birth_and_of_streams_that_go() {
     if !have(BROKER) {

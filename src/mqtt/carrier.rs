@@ -42,9 +42,35 @@ pub(super) enum Keeping {
     Nothing,
 }
 
-/// The connection has no room for another request now.
+/// Why a request did not go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) enum NotSent {
+    /// The connection has no room for another one now.
+    NoRoom,
+    TooLarge(TooLarge),
+}
+
+/// A message that is longer than may be sent, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooLarge {
+    pub(super) bytes: usize,
+    pub(super) most: usize,
+    pub(super) by: Bound,
+}
+
+/// Who says how long a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// `mqtt.max_packet_bytes`.
+    Ours,
+    /// The broker, as version 5 has it.
+    Brokers,
+    /// Experience with a broker that says nothing.
+    Guessed,
+}
+
+/// Longer than what a broker would refuse by any measure, bytes.
+pub(super) const SMALL: usize = 16 << 10;
 
 /// What the connection tells.
 #[derive(Debug)]
@@ -88,6 +114,47 @@ struct Ledger {
     topics: VecDeque<String>,
     subscribing: BTreeMap<u16, String>,
     subscribed: BTreeSet<String>,
+    limits: Limits,
+    /// The longest message of this connection, bytes.
+    longest: usize,
+}
+
+/// How long a message may be, bytes.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    ours: usize,
+    brokers: usize,
+    guessed: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ours: usize::MAX, brokers: usize::MAX, guessed: usize::MAX }
+    }
+}
+
+impl Limits {
+    fn judge(&self, bytes: usize) -> Result<(), NotSent> {
+        let all = [
+            (self.ours, Bound::Ours),
+            (self.brokers, Bound::Brokers),
+            (self.guessed, Bound::Guessed),
+        ];
+        match all.into_iter().min_by_key(|(most, _)| *most) {
+            Some((most, by)) if bytes > most => {
+                Err(NotSent::TooLarge(TooLarge { bytes, most, by }))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long a publish is at most in either version, bytes.
+fn packet_bytes(topic: &str, payload: &[u8], id: Option<&str>) -> usize {
+    // Fixed header, topic's length, packet identifier, length of properties; content type and name of the property.
+    let around = 5 + 2 + 2 + 4;
+    let properties = id.map_or(0, |id| id.len() + 40);
+    around + topic.len() + properties + payload.len()
 }
 
 impl Ledger {
@@ -179,11 +246,13 @@ impl Sender {
         promise: Promise,
         payload: Bytes,
         id: Option<&str>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), NotSent> {
         let sure = promise != Promise::None;
         let retain = promise == Promise::Retained;
         // Held over the request, so that the entries stand in the order of the requests.
         let mut ledger = self.ledger.lock();
+        let bytes = packet_bytes(topic, &payload, id);
+        ledger.limits.judge(bytes)?;
         let asked = match &self.client {
             Client::V4(client) => {
                 let qos = if sure { QoS::AtLeastOnce } else { QoS::AtMostOnce };
@@ -207,8 +276,9 @@ impl Sender {
             }
         };
         if !asked {
-            return Err(NoRoom);
+            return Err(NotSent::NoRoom);
         }
+        ledger.longest = ledger.longest.max(bytes);
         match promise {
             Promise::None => {}
             Promise::Retained => ledger.asked.push_back(None),
@@ -217,7 +287,18 @@ impl Sender {
         Ok(())
     }
 
-    pub(super) fn subscribe(&self, topic: &str, keeping: Keeping) -> Result<(), NoRoom> {
+    /// Bounds what is sent from now on: by the configuration, and by what a broker seems to bear.
+    pub(super) fn bound(&self, ours: usize, guessed: Option<usize>) {
+        let limits = &mut self.ledger.lock().limits;
+        (limits.ours, limits.guessed) = (ours, guessed.unwrap_or(usize::MAX));
+    }
+
+    /// The longest message of this connection, bytes.
+    pub(super) fn longest(&self) -> usize {
+        self.ledger.lock().longest
+    }
+
+    pub(super) fn subscribe(&self, topic: &str, keeping: Keeping) -> Result<(), NotSent> {
         let (qos, qos5) = match keeping {
             Keeping::WhileAway => (QoS::AtLeastOnce, QoS5::AtLeastOnce),
             Keeping::Nothing => (QoS::AtMostOnce, QoS5::AtMostOnce),
@@ -228,7 +309,7 @@ impl Sender {
             Client::V5(client) => client.try_subscribe(topic, qos5).is_ok(),
         };
         if !asked {
-            return Err(NoRoom);
+            return Err(NotSent::NoRoom);
         }
         ledger.subscribed.remove(topic);
         ledger.topics.push_back(topic.to_owned());
@@ -240,20 +321,20 @@ impl Sender {
         self.ledger.lock().subscribed.contains(topic)
     }
 
-    pub(super) fn unsubscribe(&self, topic: &str) -> Result<(), NoRoom> {
+    pub(super) fn unsubscribe(&self, topic: &str) -> Result<(), NotSent> {
         let asked = match &self.client {
             Client::V4(client) => client.try_unsubscribe(topic).is_ok(),
             Client::V5(client) => client.try_unsubscribe(topic).is_ok(),
         };
-        asked.then_some(()).ok_or(NoRoom)
+        asked.then_some(()).ok_or(NotSent::NoRoom)
     }
 
-    pub(super) fn disconnect(&self) -> Result<(), NoRoom> {
+    pub(super) fn disconnect(&self) -> Result<(), NotSent> {
         let asked = match &self.client {
             Client::V4(client) => client.try_disconnect().is_ok(),
             Client::V5(client) => client.try_disconnect().is_ok(),
         };
-        asked.then_some(()).ok_or(NoRoom)
+        asked.then_some(()).ok_or(NotSent::NoRoom)
     }
 
     /// Numbered messages that were asked for and not acknowledged.
@@ -344,6 +425,8 @@ impl Connection {
         ledger.topics.clear();
         ledger.subscribing.clear();
         ledger.subscribed.clear();
+        ledger.limits.brokers = usize::MAX;
+        ledger.longest = 0;
         drop(ledger);
         (fine.then_some((self, kept)), acknowledged)
     }
@@ -379,7 +462,11 @@ fn happened_v5(event: v5::Event, ledger: &mut Ledger) -> Happened {
     use rumqttc::Outgoing;
     use v5::Event;
     match event {
-        Event::Incoming(Packet5::ConnAck(ack)) => ledger.connected(ack.session_present),
+        Event::Incoming(Packet5::ConnAck(ack)) => {
+            let most = ack.properties.and_then(|p| p.max_packet_size);
+            ledger.limits.brokers = most.map_or(usize::MAX, |most| most as usize);
+            ledger.connected(ack.session_present)
+        }
         Event::Incoming(Packet5::PubAck(ack)) => {
             let fine = [PubAckReason::Success, PubAckReason::NoMatchingSubscribers];
             match ledger.acknowledged(ack.pkid) {

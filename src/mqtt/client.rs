@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
 use super::care::Care;
-use super::carrier::{self, Connection, Keeping, Promise, Sender};
+use super::carrier::{self, Connection, Keeping, NotSent, Promise, Sender};
 use super::complaints::{Complaints, Trouble};
 use super::link::{self, Ended, Endpoint, LinkError, Options, Session};
 use super::mend::mended;
@@ -69,10 +69,11 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         known: ctx.control.known(),
         update: ctx.update.status(),
         clock: ctx.clock.clone(),
-        voice: Voice::new(ctx),
+        voice: Voice::new(ctx, &side.counters),
         spare: None,
         handed: Given::default(),
         care: Care::default(),
+        since: None,
         named: false,
         rarely: Rarely::default(),
     };
@@ -141,6 +142,8 @@ pub(super) struct Client<'a> {
     /// The events that this connection has.
     handed: Given,
     care: Care,
+    /// When this connection was made.
+    since: Option<Instant>,
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
     pub(super) rarely: Rarely,
@@ -156,6 +159,7 @@ impl Client<'_> {
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
         report.connecting();
+        self.since = None;
         let (sender, connection, carried) = self.ready(options);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let _stop_on_drop = stop.clone().drop_guard();
@@ -169,15 +173,26 @@ impl Client<'_> {
             told: tx,
         };
         let task = tokio::spawn(poll.run(stop.clone(), ended.clone()));
-        let line = Line { sender: sender.clone(), endpoint, ended: ended.clone() };
+        sender.bound(self.ctx.config.max_packet_bytes, self.care.most(Instant::now()));
+        let line = Line {
+            sender: sender.clone(),
+            endpoint,
+            ended: ended.clone(),
+            complaints: &self.side.complaints,
+            counters: &self.side.counters,
+        };
         let outcome = self.talk(&line, told, carried, report, shutdown).await;
         if outcome.is_ok() {
             // Ends once DISCONNECT is written.
             let _ = timeout(PATIENCE, ended.cancelled()).await;
         }
         stop.cancel();
+        let longest = sender.longest();
         match task.await {
             Ok((connection, why)) => {
+                if let (Some(since), Some(Ended::Io(_) | Ended::Other(_))) = (self.since, &why) {
+                    self.care.broke(since.elapsed(), longest, Instant::now());
+                }
                 self.spare = Some((sender, connection));
                 match (outcome, why) {
                     (Err(_), Some(why)) => Err(link::explain(why, endpoint)),
@@ -231,6 +246,7 @@ impl Client<'_> {
                 Some(told) = told.recv() => match told {
                     Told::Connected { resumed } => {
                         connected = true;
+                        self.since = Some(Instant::now());
                         self.handed = Given::default();
                         for number in carried.iter().filter(|_| resumed) {
                             self.side.outbox.give(&mut self.handed, *number);
@@ -379,9 +395,14 @@ impl Client<'_> {
         while line.sender.under_way() < EVENTS_UNDER_WAY {
             let Some(message) = self.side.outbox.next(self.handed) else { return };
             let promise = Promise::Numbered(message.number);
-            let asked = line.sender.publish(&topic, promise, message.payload, Some(&message.id));
-            if asked.is_err() {
-                return;
+            match line.sender.publish(&topic, promise, message.payload, Some(&message.id)) {
+                Ok(()) => {}
+                Err(NotSent::NoRoom) => return,
+                Err(NotSent::TooLarge(what)) => {
+                    line.left_out(&topic, what);
+                    self.side.outbox.let_go(message.number);
+                    continue;
+                }
             }
             self.side.outbox.give(&mut self.handed, message.number);
         }
@@ -473,7 +494,8 @@ impl Client<'_> {
         let topic = self.voice.topic(&format!("{}/detections", message.detections.stream));
         match line.sender.publish(&topic, Promise::None, message.json(), None) {
             Ok(()) => counters.published.inc(),
-            Err(_) => counters.dropped_slow.inc(),
+            Err(NotSent::NoRoom) => counters.dropped_slow.inc(),
+            Err(NotSent::TooLarge(what)) => line.left_out(&topic, what),
         }
     }
 

@@ -135,8 +135,10 @@ pub struct Counters {
     /// Times the outbox could not be read or written on disk.
     pub outbox_failures: Counter,
     pub pictures_published: Counter,
-    /// Pictures the connection had no room for, and those over `max_packet_bytes`.
+    /// Pictures the connection had no room for, and those that were too long.
     pub pictures_dropped: Counter,
+    /// Messages of all kinds that are longer than `max_packet_bytes`, or than the broker takes, and were let go.
+    pub dropped_large: Counter,
     pub commands: Counter,
     /// Commands that could not be understood or obeyed, and those that came too fast.
     pub bad_commands: Counter,

@@ -211,6 +211,16 @@ impl Outbox {
         self.changed.notify_one();
     }
 
+    /// The broker will never take it.
+    pub fn let_go(&self, number: u64) {
+        let mut queue = self.queue.lock();
+        if let Ok(at) = queue.entries.binary_search_by_key(&number, |e| e.message.number) {
+            queue.remove(at);
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.queue.lock().entries.is_empty()
     }
