@@ -81,7 +81,7 @@ pub(super) enum Happened {
     },
     Acknowledged(u64),
     /// The broker does not want this one, and would not the next time.
-    Refused(u64),
+    Refused(Refused),
     Heard(Heard),
     /// The broker lets us hear this topic, or does not.
     Subscribed(String, Granted),
@@ -96,6 +96,15 @@ pub(super) enum Granted {
     No,
 }
 
+/// A publish that the broker acknowledged with a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Of a numbered message.
+    pub(super) number: Option<u64>,
+    pub(super) topic: Arc<str>,
+    pub(super) reason: String,
+}
+
 /// A message of a topic that we subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Heard {
@@ -108,8 +117,8 @@ pub(super) struct Heard {
 #[derive(Debug, Default)]
 struct Ledger {
     /// QoS 1 publishes that were asked for and not yet written.
-    asked: VecDeque<Option<u64>>,
-    written: BTreeMap<u16, u64>,
+    asked: VecDeque<Asked>,
+    written: BTreeMap<u16, Asked>,
     /// The same for subscriptions: asked for, written, and answered.
     topics: VecDeque<String>,
     subscribing: BTreeMap<u16, String>,
@@ -117,6 +126,12 @@ struct Ledger {
     limits: Limits,
     /// The longest message of this connection, bytes.
     longest: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Asked {
+    number: Option<u64>,
+    topic: Arc<str>,
 }
 
 /// How long a message may be, bytes.
@@ -163,13 +178,21 @@ impl Ledger {
         if packet_id == 0 {
             return;
         }
-        if let Some(Some(number)) = self.asked.pop_front() {
-            self.written.insert(packet_id, number);
+        if let Some(asked) = self.asked.pop_front() {
+            self.written.insert(packet_id, asked);
         }
     }
 
     fn acknowledged(&mut self, packet_id: u16) -> Happened {
-        self.written.remove(&packet_id).map_or(Happened::Nothing, Happened::Acknowledged)
+        let number = self.written.remove(&packet_id).and_then(|asked| asked.number);
+        number.map_or(Happened::Nothing, Happened::Acknowledged)
+    }
+
+    fn refused(&mut self, packet_id: u16, reason: String) -> Happened {
+        let Some(Asked { number, topic }) = self.written.remove(&packet_id) else {
+            return Happened::Nothing;
+        };
+        Happened::Refused(Refused { number, topic, reason })
     }
 
     fn connected(&mut self, resumed: bool) -> Happened {
@@ -279,11 +302,12 @@ impl Sender {
             return Err(NotSent::NoRoom);
         }
         ledger.longest = ledger.longest.max(bytes);
-        match promise {
-            Promise::None => {}
-            Promise::Retained => ledger.asked.push_back(None),
-            Promise::Numbered(number) => ledger.asked.push_back(Some(number)),
-        }
+        let number = match promise {
+            Promise::None => return Ok(()),
+            Promise::Retained => None,
+            Promise::Numbered(number) => Some(number),
+        };
+        ledger.asked.push_back(Asked { number, topic: topic.into() });
         Ok(())
     }
 
@@ -341,8 +365,10 @@ impl Sender {
     pub(super) fn under_way(&self) -> usize {
         let ledger = self.ledger.lock();
         // What is being repeated is in both.
-        let repeated = |number: &&u64| ledger.written.values().any(|w| w == *number);
-        ledger.written.len() + ledger.asked.iter().flatten().filter(|n| !repeated(n)).count()
+        let numbers = |asked: &Asked| asked.number;
+        let written: Vec<u64> = ledger.written.values().filter_map(numbers).collect();
+        let asked = ledger.asked.iter().filter_map(numbers).filter(|n| !written.contains(n));
+        written.len() + asked.count()
     }
 }
 
@@ -363,13 +389,13 @@ impl Connection {
 
     /// Makes ready for the next connection, with changed options. Of what was not done only numbered messages that were
     /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers those,
-    /// what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
-    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Vec<u64>)>, Vec<u64>) {
+    /// what the broken connection acknowledged or refused at last, and `None` in place of itself when it is to be made anew.
+    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Vec<u64>)>, Vec<Happened>) {
         let mut acknowledged = Vec::new();
         let mut ledger = self.ledger.lock();
         let mut note = |happened| {
-            if let Happened::Acknowledged(number) | Happened::Refused(number) = happened {
-                acknowledged.push(number);
+            if matches!(happened, Happened::Acknowledged(_) | Happened::Refused(_)) {
+                acknowledged.push(happened);
             }
         };
         let mut kept: Vec<u64> = Vec::new();
@@ -384,7 +410,8 @@ impl Connection {
                     .filter_map(|r| match r {
                         rumqttc::Request::Publish(mut p) => {
                             p.dup = true;
-                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                            let number = ledger.written.get(&p.pkid)?.number?;
+                            Some((number, p))
                         }
                         _ => None,
                     })
@@ -406,7 +433,8 @@ impl Connection {
                     .filter_map(|r| match r {
                         v5::Request::Publish(mut p) => {
                             p.dup = true;
-                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                            let number = ledger.written.get(&p.pkid)?.number?;
+                            Some((number, p))
                         }
                         _ => None,
                     })
@@ -420,8 +448,10 @@ impl Connection {
             }
             _ => false,
         };
-        ledger.written.retain(|_, number| kept.contains(number));
-        ledger.asked = kept.iter().copied().map(Some).collect();
+        ledger.written.retain(|_, asked| asked.number.is_some_and(|n| kept.contains(&n)));
+        let mut again: Vec<_> = ledger.written.values().cloned().collect();
+        again.sort_by_key(|asked| asked.number);
+        ledger.asked = again.into();
         ledger.topics.clear();
         ledger.subscribing.clear();
         ledger.subscribed.clear();
@@ -469,9 +499,9 @@ fn happened_v5(event: v5::Event, ledger: &mut Ledger) -> Happened {
         }
         Event::Incoming(Packet5::PubAck(ack)) => {
             let fine = [PubAckReason::Success, PubAckReason::NoMatchingSubscribers];
-            match ledger.acknowledged(ack.pkid) {
-                Happened::Acknowledged(n) if !fine.contains(&ack.reason) => Happened::Refused(n),
-                happened => happened,
+            match fine.contains(&ack.reason) {
+                true => ledger.acknowledged(ack.pkid),
+                false => ledger.refused(ack.pkid, format!("{:?}", ack.reason)),
             }
         }
         Event::Incoming(Packet5::SubAck(ack)) => {

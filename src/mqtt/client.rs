@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
 use super::care::Care;
-use super::carrier::{self, Connection, Keeping, NotSent, Promise, Sender};
+use super::carrier::{self, Connection, Happened, Keeping, NotSent, Promise, Sender};
 use super::complaints::{Complaints, Trouble};
 use super::link::{self, Ended, Endpoint, LinkError, Options, Session};
 use super::mend::mended;
 use super::outbox::{self, Given, Outbox};
-use super::poll::{Poll, Told};
+use super::poll::{Poll, Told, note_refusal};
 use super::report::Report;
 use super::voice::{Line, PATIENCE, Voice};
 use super::{AllCounts, Context, Counters};
@@ -207,7 +207,14 @@ impl Client<'_> {
     fn ready(&mut self, options: Options) -> (Sender, Connection, Vec<u64>) {
         if let Some((sender, connection)) = self.spare.take() {
             let (mended, acknowledged) = connection.mend(options.clone());
-            acknowledged.into_iter().for_each(|n| self.side.outbox.acknowledged(n));
+            let Side { outbox, counters, complaints, .. } = self.side;
+            for happened in acknowledged {
+                match happened {
+                    Happened::Acknowledged(number) => outbox.acknowledged(number),
+                    Happened::Refused(it) => note_refusal(it, outbox, counters, complaints),
+                    _ => {}
+                }
+            }
             if let Some((connection, carried)) = mended {
                 return (sender, connection, carried);
             }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+/// Complaints at a time.
+const MOST: usize = 6;
+
 /// What is wrong; the newest of a kind is shown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trouble {
@@ -12,8 +15,8 @@ pub(super) enum Trouble {
     LeftOut(String),
     /// The broker does not let us subscribe to this one.
     NotHeard(String),
-    /// It does not want what we publish.
-    Refused,
+    /// It does not want what we publish on this one.
+    Refused(String),
     /// What we have for it is larger than it takes.
     TooLarge,
     /// It acknowledges nothing.
@@ -40,11 +43,15 @@ impl Complaints {
     /// Says it, unless it has been said of this connection.
     pub(super) fn say(&self, trouble: Trouble, reason: impl FnOnce() -> String) {
         let mut state = self.0.lock();
-        if state.now.contains_key(&trouble) {
+        // A broker that refuses everything need not name it all.
+        if state.now.contains_key(&trouble) || state.now.len() >= MOST {
             return;
         }
         let reason = reason();
         if state.logged.get(&trouble) != Some(&reason) {
+            if state.logged.len() >= MOST {
+                state.logged.clear();
+            }
             tracing::warn!(reason, "mqtt is connected, but");
             state.logged.insert(trouble.clone(), reason.clone());
         }

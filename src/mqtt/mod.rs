@@ -126,8 +126,10 @@ pub struct Counters {
     pub dropped_slow: Counter,
     /// Events that the broker acknowledged.
     pub events_published: Counter,
-    /// Events it acknowledged with a refusal (MQTT 5): they are let go.
+    /// Events it refused (MQTT 5): they are let go.
     pub events_refused: Counter,
+    /// Retained messages it refused (MQTT 5).
+    pub refused: Counter,
     /// Events that the full outbox let go, the oldest first.
     pub events_dropped: Counter,
     /// Events that came faster than they could be taken.

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Counters;
-use super::carrier::{Connection, Granted, Happened};
+use super::carrier::{Connection, Granted, Happened, Refused};
 use super::command::{Topics, Word};
 use super::complaints::{Complaints, Trouble};
 use super::link::Ended;
@@ -48,9 +48,8 @@ impl Poll {
                     let _ = self.told.send(Told::Connected { resumed }).await;
                 }
                 Ok(Happened::Acknowledged(number)) => self.outbox.acknowledged(number),
-                Ok(Happened::Refused(number)) => {
-                    self.counters.events_refused.inc();
-                    self.outbox.acknowledged(number);
+                Ok(Happened::Refused(refused)) => {
+                    note_refusal(refused, &self.outbox, &self.counters, &self.complaints);
                 }
                 Ok(Happened::Heard(heard)) => {
                     if let Some(word) = self.topics.read(&heard)
@@ -73,4 +72,26 @@ impl Poll {
         };
         (self.connection, why)
     }
+}
+
+/// What a broker refuses it would refuse the next time too: it is let go.
+pub(super) fn note_refusal(
+    refused: Refused,
+    outbox: &Outbox,
+    counters: &Counters,
+    complaints: &Complaints,
+) {
+    let Refused { number, topic, reason } = refused;
+    match number {
+        Some(number) => {
+            counters.events_refused.inc();
+            outbox.let_go(number);
+        }
+        None => counters.refused.inc(),
+    }
+    complaints.say(Trouble::Refused(topic.to_string()), || {
+        format!(
+            "the broker refuses what is published on {topic} ({reason}): allow this user to write it in the broker's ACL"
+        )
+    });
 }
