@@ -548,6 +548,32 @@ async fn a_broker_that_takes_no_long_messages_gets_the_short_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_home_assistant_is_not_to_know_any_longer_leaves_it() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let at = |c: &mut spotter::config::Mqtt| c.broker = format!("mqtt://127.0.0.1:{port}");
+    let config = "homeassistant/device/spotter-test/config";
+    let node_then = node(at).await;
+    node_then.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    sub.hears(&format!("{config} {{")).await;
+    node_then.stop().await;
+    let node = node(|c| {
+        at(c);
+        c.home_assistant = false;
+    })
+    .await;
+    while !sub.sees(&format!("0 1 {config} ")).await.ends_with("config ") {}
+    let mut late = Subscriber::new(port, &[]);
+    late.hears(&format!(" {BASE}/update ")).await;
+    assert!(!late.seen.iter().any(|l| l.contains(config)));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_broker_refuses_is_said_with_the_remedy() {
     if !have(BROKER) {
         return;

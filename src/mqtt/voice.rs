@@ -87,6 +87,11 @@ impl Line<'_> {
     }
 }
 
+/// Where Home Assistant looks for us.
+fn discovery_topic(ctx: &Context) -> String {
+    format!("{}/device/{}/config", ctx.config.discovery_prefix, ctx.node)
+}
+
 pub(super) struct Voice<'a> {
     ctx: &'a Context,
     counters: &'a Counters,
@@ -110,12 +115,9 @@ pub(super) struct Voice<'a> {
 impl<'a> Voice<'a> {
     pub(super) fn new(ctx: &'a Context, counters: &'a Counters) -> Self {
         let base = format!("{}/{}", ctx.config.base_topic, ctx.node);
-        let prefix = &ctx.config.discovery_prefix;
+        let birth = format!("{}/status", ctx.config.discovery_prefix);
         let (birth, discovery) = match ctx.config.home_assistant {
-            true => (
-                Some(format!("{prefix}/status")),
-                Some(format!("{prefix}/device/{}/config", ctx.node)),
-            ),
+            true => (Some(birth), Some(discovery_topic(ctx))),
             false => (None, None),
         };
         Self {
@@ -152,6 +154,10 @@ impl<'a> Voice<'a> {
             self.keep(line, &topic, crop).await?;
         }
         self.update(line).await?;
+        if !self.ctx.config.home_assistant {
+            // It was told of us before perhaps, and would keep us for ever.
+            return line.retain(&discovery_topic(self.ctx), Bytes::new()).await;
+        }
         self.discovery(line).await
     }
 
