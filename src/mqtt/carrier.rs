@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rumqttc::mqttbytes::Error as Large4;
-use rumqttc::v5::mqttbytes::Error as Large5;
+use rumqttc::mqttbytes::Error as Error4;
+use rumqttc::v5::mqttbytes::Error as Error5;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode as Code5, DisconnectReasonCode, Packet as Packet5, PubAckReason,
@@ -528,7 +528,7 @@ fn ended_v4(error: rumqttc::ConnectionError) -> Ended {
         E::NetworkTimeout | E::FlushTimeout => Ended::Silent,
         E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
         E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
-        E::MqttState(StateError::Deserialization(Large4::PayloadSizeLimitExceeded(bytes))) => {
+        E::MqttState(StateError::Deserialization(Error4::PayloadSizeLimitExceeded(bytes))) => {
             Ended::TooLarge(bytes)
         }
         E::ConnectionRefused(
@@ -550,7 +550,8 @@ fn ended_v5(error: v5::ConnectionError) -> Ended {
         E::Timeout(_) => Ended::Silent,
         E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
         E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
-        E::MqttState(StateError::Deserialization(Large5::PayloadSizeLimitExceeded {
+        E::MqttState(StateError::Deserialization(Error5::Io(e))) => Ended::Io(e),
+        E::MqttState(StateError::Deserialization(Error5::PayloadSizeLimitExceeded {
             pkt_size: bytes,
             ..
         })) => Ended::TooLarge(bytes),

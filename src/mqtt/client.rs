@@ -14,7 +14,7 @@ use super::cameras::Cameras;
 use super::care::Care;
 use super::carrier::{self, Connection, Happened, Keeping, NotSent, Promise, Sender};
 use super::complaints::{Complaints, Trouble};
-use super::link::{self, Ended, Endpoint, LinkError, Options, Session};
+use super::link::{self, Ended, Endpoint, LinkError, Options, Session, Stage};
 use super::mend::mended;
 use super::outbox::{self, Given, Outbox};
 use super::poll::{Poll, Told, note_refusal};
@@ -195,12 +195,17 @@ impl Client<'_> {
                 }
                 self.spare = Some((sender, connection));
                 match (outcome, why) {
-                    (Err(_), Some(why)) => Err(link::explain(why, endpoint)),
+                    (Err(_), Some(why)) => Err(self.explain(why, endpoint)),
                     (outcome, _) => outcome,
                 }
             }
-            Err(fault) => Err(link::explain(Ended::Other(fault.to_string()), endpoint)),
+            Err(fault) => Err(self.explain(Ended::Other(fault.to_string()), endpoint)),
         }
+    }
+
+    fn explain(&self, why: Ended, endpoint: &Endpoint) -> LinkError {
+        let stage = if self.since.is_some() { Stage::Connected } else { Stage::Asking };
+        link::explain(why, endpoint, stage)
     }
 
     /// A connection to begin with, and the events that are in it already.
@@ -240,7 +245,7 @@ impl Client<'_> {
         loop {
             tokio::select! {
                 () = line.ended.cancelled() => {
-                    return Err(link::explain(Ended::Other("closed".into()), line.endpoint));
+                    return Err(self.explain(Ended::Other("closed".into()), line.endpoint));
                 }
                 () = shutdown.cancelled() => {
                     self.collect();
