@@ -9,7 +9,6 @@ mod support;
 pub(crate) use support::skip;
 
 use std::net::Ipv4Addr;
-#[cfg(feature = "gst")]
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -355,6 +354,36 @@ async fn counts_pictures_and_switches_are_retained_and_commands_obeyed() {
     let mut late = Subscriber::new(node.port, &[]);
     late.sees(&format!("1 1 {BASE}/cam/threshold/state 0.65")).await;
     assert!(late.seen.iter().any(|l| l == &format!("1 1 {BASE}/cam/dog/snapshot JPEG")));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_quick_commands_the_last_one_counts() {
+    if !have(CLIENTS) {
+        return;
+    }
+    let node = node(|_| {}).await;
+    node.is_up().await;
+    node.ctx.control.saw([&cam()]);
+    let mut sub = Subscriber::new(node.port, &[]);
+    sub.hears(&format!(" {BASE}/cam/threshold/state 0.")).await;
+    let mut child = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &node.port.to_string(), "-q", "1", "-l"])
+        .args(["-t", &format!("{BASE}/cam/threshold/set")])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for n in 0..=300 {
+        std::io::Write::write_all(&mut stdin, format!("0.{:03}\n", 300 + n).as_bytes()).unwrap();
+    }
+    drop(stdin);
+    sub.sees(&format!("0 1 {BASE}/cam/threshold/state 0.6")).await;
+    assert!(child.wait().unwrap().success());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(node.ctx.control.of(&cam()).threshold, 0.6);
+    let counters = &node.ctx.counters;
+    assert_eq!(counters.commands.get() + counters.commands_dropped.get(), 301);
     node.stop().await;
 }
 

@@ -13,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 use super::cameras::Cameras;
 use super::care::Care;
 use super::carrier::{self, Connection, Happened, Keeping, NotSent, Promise, Sender};
+use super::causes::{self, Causes};
 use super::complaints::{Complaints, Trouble};
 use super::link::{self, Ended, Endpoint, LinkError, Options, Session, Stage};
 use super::mend::mended;
 use super::outbox::{self, Given, Outbox};
-use super::poll::{Poll, Told, note_refusal};
+use super::poll::{Connected, Poll, note_refusal};
 use super::report::Report;
 use super::voice::{Line, PATIENCE, Voice};
+use super::words::Words;
 use super::{AllCounts, Context, Counters};
-use crate::auth::Rarely;
 use crate::config::Config;
 use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
@@ -38,8 +39,6 @@ const LEFTOVERS: Duration = Duration::from_secs(5);
 const LISTEN: Duration = Duration::from_millis(400);
 /// Events handed to the connection and not acknowledged; below what it takes in all, so that the rest has room.
 const EVENTS_UNDER_WAY: usize = 16;
-/// Words that wait to be obeyed.
-const WORDS: usize = 64;
 /// How long the last events may take at the end.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 
@@ -75,7 +74,7 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         care: Care::default(),
         since: None,
         named: false,
-        rarely: Rarely::default(),
+        causes: Causes::default(),
     };
     let endpoint = match side.own {
         Some(address) => Ok(Endpoint::own(address)),
@@ -146,7 +145,7 @@ pub(super) struct Client<'a> {
     since: Option<Instant>,
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
-    pub(super) rarely: Rarely,
+    pub(super) causes: Causes,
 }
 
 impl Client<'_> {
@@ -163,13 +162,15 @@ impl Client<'_> {
         let (sender, connection, carried) = self.ready(options);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let _stop_on_drop = stop.clone().drop_guard();
-        let (tx, told) = mpsc::channel(WORDS);
+        let (tx, told) = mpsc::channel(1);
+        let words = Arc::<Words>::default();
         let poll = Poll {
             connection,
             topics: self.voice.topics.clone(),
             outbox: Arc::clone(&self.side.outbox),
             counters: Arc::clone(&self.side.counters),
             complaints: Arc::clone(&self.side.complaints),
+            words: Arc::clone(&words),
             told: tx,
         };
         let task = tokio::spawn(poll.run(stop.clone(), ended.clone()));
@@ -181,7 +182,7 @@ impl Client<'_> {
             complaints: &self.side.complaints,
             counters: &self.side.counters,
         };
-        let outcome = self.talk(&line, told, carried, report, shutdown).await;
+        let outcome = self.talk(&line, (told, &words), carried, report, shutdown).await;
         if outcome.is_ok() {
             // Ends once DISCONNECT is written.
             let _ = timeout(PATIENCE, ended.cancelled()).await;
@@ -231,7 +232,7 @@ impl Client<'_> {
     async fn talk(
         &mut self,
         line: &Line<'_>,
-        mut told: mpsc::Receiver<Told>,
+        (mut told, words): (mpsc::Receiver<Connected>, &Words),
         carried: Vec<u64>,
         report: &mut Report<'_>,
         shutdown: &CancellationToken,
@@ -255,26 +256,24 @@ impl Client<'_> {
                     }
                     return Ok(());
                 }
-                Some(told) = told.recv() => match told {
-                    Told::Connected { resumed } => {
-                        connected = true;
-                        self.since = Some(Instant::now());
-                        self.handed = Given::default();
-                        for number in carried.iter().filter(|_| resumed) {
-                            self.side.outbox.give(&mut self.handed, *number);
-                        }
-                        report.up();
-                        self.mark_seen();
-                        self.subscribe(line).await?;
-                        self.voice.hello(line).await?;
-                        self.look_for_leftovers(line).await?;
-                        self.asked_all();
-                        cameras.follow(self.ctx, &self.streams.borrow());
-                        stats.reset();
-                        self.hand_over(line);
+                Some(Connected { resumed }) = told.recv() => {
+                    connected = true;
+                    self.since = Some(Instant::now());
+                    self.handed = Given::default();
+                    for number in carried.iter().filter(|_| resumed) {
+                        self.side.outbox.give(&mut self.handed, *number);
                     }
-                    Told::Word(word) => self.obey(word, line, report).await?,
-                },
+                    report.up();
+                    self.mark_seen();
+                    self.subscribe(line).await?;
+                    self.voice.hello(line).await?;
+                    self.look_for_leftovers(line).await?;
+                    self.asked_all();
+                    cameras.follow(self.ctx, &self.streams.borrow());
+                    stats.reset();
+                    self.hand_over(line);
+                }
+                word = words.next(), if connected => self.obey(word, line, report).await?,
                 received = self.detections.recv() => self.pass_on(received, line, connected),
                 received = self.events.recv() => self.take_event(received),
                 received = self.portraits.recv() => {
@@ -296,6 +295,7 @@ impl Client<'_> {
                 _ = tick.tick() => {
                     if connected {
                         self.hand_over(line);
+                        self.causes.due(Instant::now()).iter().for_each(causes::Line::log);
                         report.refresh();
                         if self.care.is_due(Instant::now()) {
                             return Err(LinkError::Look(line.endpoint.to_string()));

@@ -27,6 +27,7 @@ pub mod broker;
 mod cameras; // pictures for Home Assistant
 mod care; // after what ended a connection
 mod carrier; // the client library, version 4 or 5
+mod causes; // lines about them, not too many
 mod client; // one connection after the other
 mod command; // what others tell us, read
 mod complaints; // what is wrong at a broker
@@ -38,6 +39,7 @@ pub mod outbox; // events until they are acknowledged
 mod poll; // what drives a connection
 mod report; // how a connection stands
 mod voice; // what is retained of us
+mod words; // what others tell us, on its way
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -142,8 +144,9 @@ pub struct Counters {
     /// Messages of all kinds that are longer than `max_packet_bytes`, or than the broker takes, and were let go.
     pub dropped_large: Counter,
     pub commands: Counter,
-    /// Commands that could not be understood or obeyed, and those that came too fast.
+    /// Commands that could not be understood or obeyed.
     pub bad_commands: Counter,
+    /// Commands that a newer one to the same topic overtook, or that came too fast.
     pub commands_dropped: Counter,
 }
 

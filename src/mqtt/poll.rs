@@ -7,15 +7,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Counters;
 use super::carrier::{Connection, Granted, Happened, Refused};
-use super::command::{Topics, Word};
+use super::command::Topics;
 use super::complaints::{Complaints, Trouble};
 use super::link::Ended;
 use super::outbox::Outbox;
+use super::words::Words;
 
-/// What the connection's own task tells.
-pub(super) enum Told {
-    Connected { resumed: bool },
-    Word(Word),
+/// The connection is made.
+pub(super) struct Connected {
+    /// In the session of before.
+    pub(super) resumed: bool,
 }
 
 /// Drives the connection, in a task of its own because what panics in the library then ends a connection and not the
@@ -26,7 +27,8 @@ pub(super) struct Poll {
     pub(super) outbox: Arc<Outbox>,
     pub(super) counters: Arc<Counters>,
     pub(super) complaints: Arc<Complaints>,
-    pub(super) told: mpsc::Sender<Told>,
+    pub(super) words: Arc<Words>,
+    pub(super) told: mpsc::Sender<Connected>,
 }
 
 impl Poll {
@@ -45,17 +47,15 @@ impl Poll {
             };
             match happened {
                 Ok(Happened::Connected { resumed }) => {
-                    let _ = self.told.send(Told::Connected { resumed }).await;
+                    let _ = self.told.send(Connected { resumed }).await;
                 }
                 Ok(Happened::Acknowledged(number)) => self.outbox.acknowledged(number),
                 Ok(Happened::Refused(refused)) => {
                     note_refusal(refused, &self.outbox, &self.counters, &self.complaints);
                 }
                 Ok(Happened::Heard(heard)) => {
-                    if let Some(word) = self.topics.read(&heard)
-                        && self.told.try_send(Told::Word(word)).is_err()
-                    {
-                        self.counters.commands_dropped.inc();
+                    if let Some(word) = self.topics.read(&heard) {
+                        self.counters.commands_dropped.add(self.words.push(heard.topic, word));
                     }
                 }
                 Ok(Happened::Subscribed(topic, Granted::No)) => {
