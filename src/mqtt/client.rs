@@ -14,7 +14,7 @@ use super::cameras::Cameras;
 use super::care::Care;
 use super::carrier::{self, Connection, Happened, Keeping, NotSent, Promise, Sender};
 use super::causes::{self, Causes};
-use super::complaints::{Complaints, Trouble};
+use super::complaints::{Complaints, Stall, Trouble};
 use super::link::{self, Ended, Endpoint, LinkError, Options, Session, Stage};
 use super::mend::mended;
 use super::outbox::{self, Given, Outbox};
@@ -75,6 +75,7 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         since: None,
         named: false,
         causes: Causes::default(),
+        stall: Stall::default(),
     };
     let endpoint = match side.own {
         Some(address) => Ok(Endpoint::own(address)),
@@ -146,6 +147,7 @@ pub(super) struct Client<'a> {
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
     pub(super) causes: Causes,
+    stall: Stall,
 }
 
 impl Client<'_> {
@@ -296,6 +298,7 @@ impl Client<'_> {
                     if connected {
                         self.hand_over(line);
                         self.causes.due(Instant::now()).iter().for_each(causes::Line::log);
+                        self.look_for_a_stall();
                         report.refresh();
                         if self.care.is_due(Instant::now()) {
                             return Err(LinkError::Look(line.endpoint.to_string()));
@@ -399,6 +402,18 @@ impl Client<'_> {
             let _ = sender.unsubscribe(&statuses);
         });
         Ok(())
+    }
+
+    fn look_for_a_stall(&mut self) {
+        let Side { outbox, complaints, .. } = self.side;
+        let first = outbox.first_given(self.handed);
+        if !self.stall.look(first.as_ref().map(|m| m.number), Instant::now()) {
+            return complaints.take_back(&Trouble::Stalled);
+        }
+        let id = first.map(|m| m.id).unwrap_or_default();
+        complaints.say(Trouble::Stalled, || format!(
+            "the broker does not acknowledge event {id}, and all that came after it waits: look at the broker and what it passes events on to"
+        ));
     }
 
     /// Gives the connection as many waiting events as it may have.

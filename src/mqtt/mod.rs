@@ -103,6 +103,8 @@ pub struct Context {
     /// Asked once an interval.
     pub stats: Arc<dyn Fn() -> NodeStats + Send + Sync>,
     pub counters: Arc<Counters>,
+    /// Of the second client, which serves the embedded broker beside the configured one.
+    pub embedded_counters: Arc<Counters>,
     pub broker_counters: Arc<broker::Counters>,
     /// How the connection to the broker stands, for status and probe.
     pub link: Arc<watch::Sender<LinkState>>,
@@ -197,6 +199,11 @@ pub(crate) fn faults(config: &config::Mqtt) -> Vec<(&'static str, String)> {
     link::faults(config)
 }
 
+/// Whether two clients run: one for the configured broker, one for our own.
+pub fn has_both(config: &config::Mqtt) -> bool {
+    config.enabled && config.embedded && !config.broker.is_empty()
+}
+
 /// Publishes until `shutdown`, then says goodbye. `public` is the embedded broker's door, if it has one: without it
 /// the broker still serves this machine's detections to nobody, and the client waits for no one.
 pub async fn run(
@@ -233,7 +240,7 @@ pub async fn run(
     } else {
         // The same to both, so that those around have it while the broker far away cannot be reached. What is told of
         // the connection is told of that one.
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::clone(&ctx.embedded_counters);
         let outbox = Outbox::in_memory(limits(&ctx.config), Arc::clone(&counters));
         let link = Arc::new(watch::Sender::new(LinkState::Disabled));
         let complaints = Arc::default();
