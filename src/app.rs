@@ -207,6 +207,10 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
     let update = Desk::new(&dir, &config);
     tokio::spawn(Arc::clone(&update).run(exits_stop.clone()));
     let mqtt_counters = groups.counted("mqtt");
+    let embedded_counters = match mqtt::has_both(&config.mqtt) {
+        true => groups.counted("mqtt_embedded"),
+        false => Arc::default(),
+    };
     let broker_counters = groups.counted("broker");
     let outbox = mqtt::open_outbox(&config.mqtt, &dir, &mqtt_counters);
     tokio::spawn(left_open::tell(Arc::clone(&node), Arc::clone(&store), Arc::clone(&outbox)));
@@ -272,6 +276,7 @@ async fn start(loaded: &Loaded) -> Result<Running, Failure> {
         status: status_seen.clone(),
         stats: statistics.reader(),
         counters: mqtt_counters,
+        embedded_counters,
         broker_counters,
         link: Arc::new(link),
     };

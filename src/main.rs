@@ -19,13 +19,16 @@ struct Args {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to log, as in "info" or "warn,spotter::ingest=debug".
-    #[arg(long, global = true, env = "SPOTTER_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, global = true, env = "SPOTTER_LOG", default_value = LOG, value_name = "FILTER")]
     log: String,
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
+
+/// What the MQTT library has to say is either normal, or said by us with its remedy.
+const LOG: &str = "info,rumqttc=error";
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 a port or device cannot be had, \
 70 a stage failed too often, 78 the configuration, model or library is bad.";

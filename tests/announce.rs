@@ -15,7 +15,8 @@ use serde_json::Value;
 use support::{Reaped, on_path, root, skip, spotter};
 
 const SOON: Duration = Duration::from_secs(90);
-const KINDS: [&str; 4] = ["_spotter._tcp", "_rtmp._tcp", "_mqtt._tcp", "_http._tcp"];
+const KINDS: [&str; 5] =
+    ["_spotter._tcp", "_rtmp._tcp", "_mqtt._tcp", "_secure-mqtt._tcp", "_http._tcp"];
 
 /// Two machines with a cable between them: 10.77.0.1 and 10.77.0.2.
 struct Network {
@@ -53,10 +54,17 @@ impl Network {
     fn spotter(&self, at: usize, dir: &Path) -> Spotter {
         let config = dir.join("spotter.toml");
         let state = dir.join("state");
+        let (certificate, key) = (dir.join("own.pem"), dir.join("own.key"));
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        openssl.args(["-nodes", "-days", "2", "-subj", "/CN=barn-1.local", "-out"]);
+        openssl.arg(&certificate).arg("-keyout").arg(&key).stderr(Stdio::null());
+        assert!(openssl.status().unwrap().success());
         fs::write(
             &config,
             format!(
-                "[node]\nname = \"barn_1\"\nstate_dir = {state:?}\n[detect]\nbackend = \"fake\"\n"
+                "[node]\nname = \"barn_1\"\nstate_dir = {state:?}\n[detect]\nbackend = \"fake\"\n\
+                 [mqtt.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n"
             ),
         )
         .unwrap();
@@ -169,6 +177,9 @@ fn another_machine_finds_the_box_and_hears_it_go() {
     if !probe.is_ok_and(|p| p.status.success()) {
         return skip("no zeroconf in .venv; run ./setup.sh --test");
     }
+    if !on_path("openssl") {
+        return skip("no openssl; run ./setup.sh --test");
+    }
     let network = match Network::new() {
         Ok(network) => network,
         Err(why) => return skip(&format!("no network namespaces here: {why}")),
@@ -195,7 +206,10 @@ fn another_machine_finds_the_box_and_hears_it_go() {
     let properties = &own["properties"];
     assert_eq!(properties["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!((&properties["rtmp"], &properties["ws"]), (&"1935".into(), &"8765".into()));
-    assert_eq!(properties["stream"], "/live/stream");
+    assert_eq!(
+        (&properties["mqtts"], &properties["stream"]),
+        (&"8883".into(), &"/live/stream".into())
+    );
     heard.until("the host's name", |m| {
         m["what"] == "host" && m["addresses"].to_string().contains("10.77.0.1")
     });

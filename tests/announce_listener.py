@@ -6,7 +6,7 @@ import time
 
 from zeroconf import AddressResolver, ServiceBrowser, ServiceListener, Zeroconf
 
-KINDS = ["_spotter._tcp.local.", "_rtmp._tcp.local.", "_mqtt._tcp.local.", "_http._tcp.local."]
+KINDS = ["_spotter._tcp.local.", "_rtmp._tcp.local.", "_mqtt._tcp.local.", "_secure-mqtt._tcp.local.", "_http._tcp.local."]
 
 
 def say(**what):

@@ -9,7 +9,6 @@ mod support;
 pub(crate) use support::skip;
 
 use std::net::Ipv4Addr;
-#[cfg(feature = "gst")]
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -359,6 +358,36 @@ async fn counts_pictures_and_switches_are_retained_and_commands_obeyed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_quick_commands_the_last_one_counts() {
+    if !have(CLIENTS) {
+        return;
+    }
+    let node = node(|_| {}).await;
+    node.is_up().await;
+    node.ctx.control.saw([&cam()]);
+    let mut sub = Subscriber::new(node.port, &[]);
+    sub.hears(&format!(" {BASE}/cam/threshold/state 0.")).await;
+    let mut child = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &node.port.to_string(), "-q", "1", "-l"])
+        .args(["-t", &format!("{BASE}/cam/threshold/set")])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for n in 0..=300 {
+        std::io::Write::write_all(&mut stdin, format!("0.{:03}\n", 300 + n).as_bytes()).unwrap();
+    }
+    drop(stdin);
+    sub.sees(&format!("0 1 {BASE}/cam/threshold/state 0.6")).await;
+    assert!(child.wait().unwrap().success());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(node.ctx.control.of(&cam()).threshold, 0.6);
+    let counters = &node.ctx.counters;
+    assert_eq!(counters.commands.get() + counters.commands_dropped.get(), 301);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retained_command_is_not_obeyed_for_ever() {
     if !have(BROKER) {
         return;
@@ -488,6 +517,142 @@ async fn what_we_may_say_ourselves_is_taken_when_it_comes_back() {
     until_event(&mut sub, 0).await;
     assert_eq!(node.ctx.counters.connects.get(), 1);
     node.stop().await;
+}
+
+/// The best picture of a dog, of so many bytes.
+fn portrait(bytes: usize) -> Arc<Portrait> {
+    Arc::new(Portrait {
+        id: "v".into(),
+        stream: cam(),
+        label: "dog".into(),
+        score: 0.9,
+        pts: MediaTime::ZERO,
+        full: Bytes::new(),
+        crop: vec![b'J'; bytes].into(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_no_long_messages_gets_the_short_ones() {
+    if !have(BROKER) {
+        return;
+    }
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let little = "allow_anonymous true\nmax_packet_size 20000";
+        let _broker = mosquitto(dir.path(), port, little);
+        let node = node(|c| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        })
+        .await;
+        node.is_up().await;
+        node.ctx.control.saw([&cam()]);
+        node.ctx.snapshots.portraits.send(portrait(30_000)).unwrap();
+        let reason = match version {
+            // Found out by connections that break, one after the other.
+            4 => is_up_but(&node, "soon after a long message").await,
+            _ => is_up_but(&node, "the broker takes 20000").await,
+        };
+        assert!(reason.contains("max_packet"), "{reason}");
+        let mut sub = Subscriber::new(port, &[]);
+        sub.hears(&format!(" {BASE}/available online")).await;
+        sub.hears(&format!(" {BASE}/cam/dog 0")).await;
+        send(&node, 0);
+        until_event(&mut sub, 0).await;
+        node.ctx.snapshots.portraits.send(portrait(9_000)).unwrap();
+        sub.hears(&format!("{BASE}/cam/dog/snapshot JJJ")).await;
+        waits(&node, 0).await;
+        let counters = &node.ctx.counters;
+        assert!(counters.dropped_large.get() >= 1);
+        if version == 5 {
+            assert_eq!(counters.connects.get(), 1);
+            // One that could never be delivered makes room for those behind it.
+            node.ctx.outbox.push("long".into(), vec![b' '; 20_000].into());
+            send(&node, 1);
+            until_event(&mut sub, 1).await;
+        }
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_home_assistant_is_not_to_know_any_longer_leaves_it() {
+    if !have(BROKER) {
+        return;
+    }
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(dir.path(), port, "allow_anonymous true");
+    let at = |c: &mut spotter::config::Mqtt| c.broker = format!("mqtt://127.0.0.1:{port}");
+    let config = "homeassistant/device/spotter-test/config";
+    let node_then = node(at).await;
+    node_then.is_up().await;
+    let mut sub = Subscriber::new(port, &[]);
+    sub.hears(&format!("{config} {{")).await;
+    node_then.stop().await;
+    let node = node(|c| {
+        at(c);
+        c.home_assistant = false;
+    })
+    .await;
+    while !sub.sees(&format!("0 1 {config} ")).await.ends_with("config ") {}
+    let mut late = Subscriber::new(port, &[]);
+    late.hears(&format!(" {BASE}/update ")).await;
+    assert!(!late.seen.iter().any(|l| l.contains(config)));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_refuses_is_said_with_the_remedy() {
+    if !have(BROKER) {
+        return;
+    }
+    // It answers a subscription with a refusal; mosquitto's ACL file hears of none.
+    let libraries = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut plugins = libraries.map(|e| e.path().join("mosquitto_dynamic_security.so"));
+    let Some(plugin) = plugins.find(|p| p.exists()) else {
+        return skip("no mosquitto_dynamic_security.so; run ./setup.sh --test");
+    };
+    for version in [4, 5] {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let rules = dir.path().join("rules.json");
+        let deny = |kind: &str, topic: &str| serde_json::json!({ "acltype": kind, "topic": format!("{BASE}/{topic}"), "allow": false });
+        let all = serde_json::json!({
+            "defaultACLAccess": {
+                "publishClientSend": true, "publishClientReceive": true,
+                "subscribe": true, "unsubscribe": true,
+            },
+            "anonymousGroup": "all", "clients": [],
+            "groups": [{ "groupname": "all", "roles": [{ "rolename": "some" }] }],
+            "roles": [{ "rolename": "some", "acls": [
+                deny("subscribeLiteral", "+/threshold/set"), deny("publishClientSend", "events"),
+            ]}],
+        });
+        std::fs::write(&rules, all.to_string()).unwrap();
+        let more = format!(
+            "allow_anonymous true\nuser root\nplugin {}\nplugin_opt_config_file {}",
+            plugin.display(),
+            rules.display()
+        );
+        let _broker = mosquitto(dir.path(), port, &more);
+        let node = node(|c| {
+            c.broker = format!("mqtt://127.0.0.1:{port}");
+            c.version = version;
+        })
+        .await;
+        let reason = is_up_but(&node, "subscription").await;
+        assert!(reason.contains(&format!("{BASE}/+/threshold/set")), "{reason}");
+        assert!(reason.contains("ACL"), "{reason}");
+        send(&node, 0);
+        waits(&node, 0).await;
+        let counters = &node.ctx.counters;
+        if version == 5 {
+            let reason = is_up_but(&node, "refuses what is published").await;
+            assert!(reason.contains(&format!("{BASE}/events (NotAuthorized)")), "{reason}");
+            assert_eq!((counters.events_refused.get(), counters.events_published.get()), (1, 0));
+        }
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -283,6 +283,7 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
         return;
     }
     let (dir, port, web) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let (plain, web_plain) = (free_port(), free_port());
     let d = dir.path();
     let openssl = |args: &str| {
         let status = Command::new("openssl")
@@ -313,6 +314,7 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
     );
     let more = format!(
         "{certificates}\nlistener {web} 127.0.0.1\nprotocol websockets\n{certificates}\n\
+         listener {plain} 127.0.0.1\nlistener {web_plain} 127.0.0.1\nprotocol websockets\n\
          user root\nallow_anonymous true"
     );
     let _broker = mosquitto(d, port, &more);
@@ -349,8 +351,28 @@ async fn tls_with_a_client_certificate_works_and_a_stranger_s_does_not() {
                 let bad = node(with(version, door, "ca.pem", client)).await;
                 let reason = bad.down_reason().await;
                 assert!(reason.contains("127.0.0.1"), "{version} {door} {client}: {reason}");
+                assert!(reason.contains("mqtt.client_cert_file"), "{version} {door}: {reason}");
                 bad.stop().await;
             }
+        }
+        // Plain MQTT at the doors of others.
+        for door in [port, web] {
+            let bad = node(|c| {
+                (c.version, c.broker) = (version, format!("mqtt://127.0.0.1:{door}"));
+            })
+            .await;
+            let reason = bad.down_reason().await;
+            assert!(reason.contains("mqtts://"), "{version} {door}: {reason}");
+            bad.stop().await;
+        }
+        for (door, says) in [(plain, "does not answer in TLS"), (web_plain, "mqtts://")] {
+            let (scheme, tls) =
+                if door == plain { ("mqtts", "ca.pem") } else { ("mqtt", "ca.pem") };
+            let broker = format!("{scheme}://127.0.0.1:{door}");
+            let bad = node(with(version, &broker, tls, "none")).await;
+            let reason = bad.down_reason().await;
+            assert!(reason.contains(says), "{version} {broker}: {reason}");
+            bad.stop().await;
         }
     }
 }

@@ -138,6 +138,62 @@ fn the_embedded_broker_is_reached_by_tls() {
 }
 
 #[test]
+fn a_client_that_never_finishes_gives_its_place_back_and_those_by_tls_are_ended_in_good_order() {
+    if !on_path("mosquitto_sub") || !on_path("openssl") {
+        return skip("no mosquitto_sub or openssl; run ./setup.sh --test");
+    }
+    let port = free_port();
+    let service = Service::start_with(|dir| {
+        let (certificate, key) = certificate(dir, "own");
+        format!(
+            "mqtt.max_connections = 2\nmqtt.tls = {{ listen = \"127.0.0.1:{port}\", \
+             certificate = {certificate:?}, key = {key:?} }}\n{FAKES}"
+        )
+    });
+    let ca = service.dir.path().join("own.pem");
+    // One says nothing, one begins and goes no further; there is no place for a third.
+    let mut silent = [(); 2].map(|()| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    silent[1].write_all(&[0x16, 3, 1, 1, 0, 1]).unwrap();
+    let client = || {
+        let mut client = Command::new("mosquitto_sub");
+        client.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-q",
+            "1",
+            "-W",
+            "30",
+            "--cafile",
+        ]);
+        client.arg(&ca).args(["-t", "spotter/test/available"]);
+        client
+    };
+    let refused = client().args(["-C", "1"]).output().unwrap();
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    assert!(counted(&service, "broker", "refused_busy") >= 1);
+    until(&service, "both places back", || counted(&service, "broker", "tls_failed") >= 2);
+    let heard = client().args(["-C", "1"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard.stdout).trim(), "online");
+
+    // At the end there is one who listens, and one who is not yet through.
+    let mut listens = client().args(["-C", "2"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(listens.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        line.trim().to_owned()
+    };
+    assert_eq!(line(), "online");
+    let _half = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    service.stop();
+    assert_eq!(line(), "offline");
+    let _ = listens.kill();
+    listens.wait().unwrap();
+}
+
+#[test]
 fn a_certificate_that_is_none_is_told_at_the_start() {
     if !on_path("openssl") {
         return skip("no openssl; run ./setup.sh --test");

@@ -110,6 +110,8 @@ impl Doors {
         let rtmp = at(Some(&self.rtmp));
         let (mqtt, web) =
             (at(self.mqtt.as_ref().map(|public| &public.plain)), at(self.web.as_ref()));
+        let mqtts = self.mqtt.as_ref().and_then(|public| public.tls.as_ref());
+        let mqtts = at(mqtts.map(TlsDoor::listener));
         let publish = || "/live/stream".to_owned();
         let mut services = Vec::new();
         let mut add = |kind, at: Option<SocketAddr>, properties| {
@@ -117,14 +119,17 @@ impl Doors {
         };
         let mut own =
             vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("stream", publish())];
+        let ws = at(self.websocket.as_ref());
         for (name, door) in
-            [("rtmp", rtmp), ("mqtt", mqtt), ("ws", at(self.websocket.as_ref())), ("http", web)]
+            [("rtmp", rtmp), ("mqtt", mqtt), ("mqtts", mqtts), ("ws", ws), ("http", web)]
         {
             own.extend(door.map(|at| (name, at.port().to_string())));
         }
         add("_spotter._tcp", web.or(rtmp), own);
         add("_rtmp._tcp", rtmp, vec![("path", publish())]);
-        add("_mqtt._tcp", mqtt, vec![("topic", format!("{}/{node}", config.mqtt.base_topic))]);
+        let topic = || vec![("topic", format!("{}/{node}", config.mqtt.base_topic))];
+        add("_mqtt._tcp", mqtt, topic());
+        add("_secure-mqtt._tcp", mqtts, topic());
         add("_http._tcp", web, vec![("path", "/".to_owned())]);
         services
     }

@@ -1,12 +1,20 @@
-//! How carefully the next connection begins, after one that a message ended (pure). A version 4 broker hands a message that is
+//! How carefully the next connection begins, after those that a message ended (pure). A version 4 broker hands a message that is
 //! larger than we take to a session again and again: the session is begun anew then, and topics are asked for one after
-//! the other, so that one with such a message retained shows and is left out.
+//! the other, so that one with such a message retained shows and is left out. And a broker that closes the connection over and over
+//! soon after something long is sent nothing long for a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::carrier::SMALL;
+
 /// When a topic that was left out is asked for again, which costs a connection.
 pub(super) const AGAIN: Duration = Duration::from_secs(3600);
+
+/// A connection that breaks within this time may do so for what was sent.
+const SOON: Duration = Duration::from_secs(10);
+/// So many in a row are no chance.
+const ENOUGH: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Care {
@@ -17,9 +25,32 @@ pub(super) struct Care {
     left_out: BTreeMap<String, usize>,
     /// When this connection had asked for everything.
     asked_all: Option<Instant>,
+    /// Connections in a row that broke soon after something long.
+    broken: u32,
+    /// Since when nothing long is sent.
+    brief: Option<Instant>,
 }
 
 impl Care {
+    /// A connection that had been made broke after `lasted`; `longest` was the longest message in it, bytes.
+    pub(super) fn broke(&mut self, lasted: Duration, longest: usize, now: Instant) {
+        if lasted >= SOON {
+            self.broken = 0;
+        } else if longest > SMALL {
+            self.broken += 1;
+        }
+        if self.broken >= ENOUGH {
+            self.broken = 0;
+            self.brief = Some(now);
+        }
+    }
+
+    /// How long a message may be, bytes.
+    pub(super) fn most(&mut self, now: Instant) -> Option<usize> {
+        self.brief = self.brief.filter(|since| now.saturating_duration_since(*since) < AGAIN);
+        self.brief.map(|_| SMALL)
+    }
+
     /// A connection is about to be tried. `true`: in a new session, one topic after the other.
     pub(super) fn begin(&mut self) -> bool {
         self.asking = None;
@@ -98,6 +129,24 @@ mod tests {
         assert!(care.too_large(9) && care.begin());
         assert_eq!(connect(&mut care, None, now), Some(vec![]));
         assert!(!care.begin());
+    }
+
+    #[test]
+    fn a_broker_that_breaks_at_long_messages_is_sent_none_for_a_while() {
+        let (mut care, now, soon) = (Care::default(), Instant::now(), Duration::from_secs(1));
+        for _ in 0..9 {
+            care.broke(soon, SMALL, now);
+        }
+        care.broke(soon, SMALL + 1, now);
+        care.broke(soon, SMALL + 1, now);
+        care.broke(SOON, SMALL + 1, now);
+        assert_eq!(care.most(now), None);
+        for _ in 0..ENOUGH {
+            assert_eq!(care.most(now), None);
+            care.broke(soon, SMALL + 1, now);
+        }
+        assert_eq!(care.most(now), Some(SMALL));
+        assert_eq!(care.most(now + AGAIN), None);
     }
 
     #[test]

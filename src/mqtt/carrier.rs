@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rumqttc::mqttbytes::Error as Large4;
-use rumqttc::v5::mqttbytes::Error as Large5;
+use rumqttc::mqttbytes::Error as Error4;
+use rumqttc::v5::mqttbytes::Error as Error5;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode as Code5, DisconnectReasonCode, Packet as Packet5, PubAckReason,
@@ -42,9 +42,35 @@ pub(super) enum Keeping {
     Nothing,
 }
 
-/// The connection has no room for another request now.
+/// Why a request did not go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) enum NotSent {
+    /// The connection has no room for another one now.
+    NoRoom,
+    TooLarge(TooLarge),
+}
+
+/// A message that is longer than may be sent, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooLarge {
+    pub(super) bytes: usize,
+    pub(super) most: usize,
+    pub(super) by: Bound,
+}
+
+/// Who says how long a message may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// `mqtt.max_packet_bytes`.
+    Ours,
+    /// The broker, as version 5 has it.
+    Brokers,
+    /// Experience with a broker that says nothing.
+    Guessed,
+}
+
+/// Longer than what a broker would refuse by any measure, bytes.
+pub(super) const SMALL: usize = 16 << 10;
 
 /// What the connection tells.
 #[derive(Debug)]
@@ -55,7 +81,7 @@ pub(super) enum Happened {
     },
     Acknowledged(u64),
     /// The broker does not want this one, and would not the next time.
-    Refused(u64),
+    Refused(Refused),
     Heard(Heard),
     /// The broker lets us hear this topic, or does not.
     Subscribed(String, Granted),
@@ -70,6 +96,15 @@ pub(super) enum Granted {
     No,
 }
 
+/// A publish that the broker acknowledged with a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Of a numbered message.
+    pub(super) number: Option<u64>,
+    pub(super) topic: Arc<str>,
+    pub(super) reason: String,
+}
+
 /// A message of a topic that we subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Heard {
@@ -82,12 +117,59 @@ pub(super) struct Heard {
 #[derive(Debug, Default)]
 struct Ledger {
     /// QoS 1 publishes that were asked for and not yet written.
-    asked: VecDeque<Option<u64>>,
-    written: BTreeMap<u16, u64>,
+    asked: VecDeque<Asked>,
+    written: BTreeMap<u16, Asked>,
     /// The same for subscriptions: asked for, written, and answered.
     topics: VecDeque<String>,
     subscribing: BTreeMap<u16, String>,
     subscribed: BTreeSet<String>,
+    limits: Limits,
+    /// The longest message of this connection, bytes.
+    longest: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Asked {
+    number: Option<u64>,
+    topic: Arc<str>,
+}
+
+/// How long a message may be, bytes.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    ours: usize,
+    brokers: usize,
+    guessed: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ours: usize::MAX, brokers: usize::MAX, guessed: usize::MAX }
+    }
+}
+
+impl Limits {
+    fn judge(&self, bytes: usize) -> Result<(), NotSent> {
+        let all = [
+            (self.ours, Bound::Ours),
+            (self.brokers, Bound::Brokers),
+            (self.guessed, Bound::Guessed),
+        ];
+        match all.into_iter().min_by_key(|(most, _)| *most) {
+            Some((most, by)) if bytes > most => {
+                Err(NotSent::TooLarge(TooLarge { bytes, most, by }))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long a publish is at most in either version, bytes.
+fn packet_bytes(topic: &str, payload: &[u8], id: Option<&str>) -> usize {
+    // Fixed header, topic's length, packet identifier, length of properties; content type and name of the property.
+    let around = 5 + 2 + 2 + 4;
+    let properties = id.map_or(0, |id| id.len() + 40);
+    around + topic.len() + properties + payload.len()
 }
 
 impl Ledger {
@@ -96,13 +178,21 @@ impl Ledger {
         if packet_id == 0 {
             return;
         }
-        if let Some(Some(number)) = self.asked.pop_front() {
-            self.written.insert(packet_id, number);
+        if let Some(asked) = self.asked.pop_front() {
+            self.written.insert(packet_id, asked);
         }
     }
 
     fn acknowledged(&mut self, packet_id: u16) -> Happened {
-        self.written.remove(&packet_id).map_or(Happened::Nothing, Happened::Acknowledged)
+        let number = self.written.remove(&packet_id).and_then(|asked| asked.number);
+        number.map_or(Happened::Nothing, Happened::Acknowledged)
+    }
+
+    fn refused(&mut self, packet_id: u16, reason: String) -> Happened {
+        let Some(Asked { number, topic }) = self.written.remove(&packet_id) else {
+            return Happened::Nothing;
+        };
+        Happened::Refused(Refused { number, topic, reason })
     }
 
     fn connected(&mut self, resumed: bool) -> Happened {
@@ -179,11 +269,13 @@ impl Sender {
         promise: Promise,
         payload: Bytes,
         id: Option<&str>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), NotSent> {
         let sure = promise != Promise::None;
         let retain = promise == Promise::Retained;
         // Held over the request, so that the entries stand in the order of the requests.
         let mut ledger = self.ledger.lock();
+        let bytes = packet_bytes(topic, &payload, id);
+        ledger.limits.judge(bytes)?;
         let asked = match &self.client {
             Client::V4(client) => {
                 let qos = if sure { QoS::AtLeastOnce } else { QoS::AtMostOnce };
@@ -207,17 +299,30 @@ impl Sender {
             }
         };
         if !asked {
-            return Err(NoRoom);
+            return Err(NotSent::NoRoom);
         }
-        match promise {
-            Promise::None => {}
-            Promise::Retained => ledger.asked.push_back(None),
-            Promise::Numbered(number) => ledger.asked.push_back(Some(number)),
-        }
+        ledger.longest = ledger.longest.max(bytes);
+        let number = match promise {
+            Promise::None => return Ok(()),
+            Promise::Retained => None,
+            Promise::Numbered(number) => Some(number),
+        };
+        ledger.asked.push_back(Asked { number, topic: topic.into() });
         Ok(())
     }
 
-    pub(super) fn subscribe(&self, topic: &str, keeping: Keeping) -> Result<(), NoRoom> {
+    /// Bounds what is sent from now on: by the configuration, and by what a broker seems to bear.
+    pub(super) fn bound(&self, ours: usize, guessed: Option<usize>) {
+        let limits = &mut self.ledger.lock().limits;
+        (limits.ours, limits.guessed) = (ours, guessed.unwrap_or(usize::MAX));
+    }
+
+    /// The longest message of this connection, bytes.
+    pub(super) fn longest(&self) -> usize {
+        self.ledger.lock().longest
+    }
+
+    pub(super) fn subscribe(&self, topic: &str, keeping: Keeping) -> Result<(), NotSent> {
         let (qos, qos5) = match keeping {
             Keeping::WhileAway => (QoS::AtLeastOnce, QoS5::AtLeastOnce),
             Keeping::Nothing => (QoS::AtMostOnce, QoS5::AtMostOnce),
@@ -228,7 +333,7 @@ impl Sender {
             Client::V5(client) => client.try_subscribe(topic, qos5).is_ok(),
         };
         if !asked {
-            return Err(NoRoom);
+            return Err(NotSent::NoRoom);
         }
         ledger.subscribed.remove(topic);
         ledger.topics.push_back(topic.to_owned());
@@ -240,28 +345,30 @@ impl Sender {
         self.ledger.lock().subscribed.contains(topic)
     }
 
-    pub(super) fn unsubscribe(&self, topic: &str) -> Result<(), NoRoom> {
+    pub(super) fn unsubscribe(&self, topic: &str) -> Result<(), NotSent> {
         let asked = match &self.client {
             Client::V4(client) => client.try_unsubscribe(topic).is_ok(),
             Client::V5(client) => client.try_unsubscribe(topic).is_ok(),
         };
-        asked.then_some(()).ok_or(NoRoom)
+        asked.then_some(()).ok_or(NotSent::NoRoom)
     }
 
-    pub(super) fn disconnect(&self) -> Result<(), NoRoom> {
+    pub(super) fn disconnect(&self) -> Result<(), NotSent> {
         let asked = match &self.client {
             Client::V4(client) => client.try_disconnect().is_ok(),
             Client::V5(client) => client.try_disconnect().is_ok(),
         };
-        asked.then_some(()).ok_or(NoRoom)
+        asked.then_some(()).ok_or(NotSent::NoRoom)
     }
 
     /// Numbered messages that were asked for and not acknowledged.
     pub(super) fn under_way(&self) -> usize {
         let ledger = self.ledger.lock();
         // What is being repeated is in both.
-        let repeated = |number: &&u64| ledger.written.values().any(|w| w == *number);
-        ledger.written.len() + ledger.asked.iter().flatten().filter(|n| !repeated(n)).count()
+        let numbers = |asked: &Asked| asked.number;
+        let written: Vec<u64> = ledger.written.values().filter_map(numbers).collect();
+        let asked = ledger.asked.iter().filter_map(numbers).filter(|n| !written.contains(n));
+        written.len() + asked.count()
     }
 }
 
@@ -282,13 +389,13 @@ impl Connection {
 
     /// Makes ready for the next connection, with changed options. Of what was not done only numbered messages that were
     /// written stay; they are sent again, marked as repeated, if the broker still knows the session. Answers those,
-    /// what the broken connection acknowledged at last, and `None` in place of itself when it is to be made anew.
-    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Vec<u64>)>, Vec<u64>) {
+    /// what the broken connection acknowledged or refused at last, and `None` in place of itself when it is to be made anew.
+    pub(super) fn mend(mut self, options: Options) -> (Option<(Self, Vec<u64>)>, Vec<Happened>) {
         let mut acknowledged = Vec::new();
         let mut ledger = self.ledger.lock();
         let mut note = |happened| {
-            if let Happened::Acknowledged(number) | Happened::Refused(number) = happened {
-                acknowledged.push(number);
+            if matches!(happened, Happened::Acknowledged(_) | Happened::Refused(_)) {
+                acknowledged.push(happened);
             }
         };
         let mut kept: Vec<u64> = Vec::new();
@@ -303,7 +410,8 @@ impl Connection {
                     .filter_map(|r| match r {
                         rumqttc::Request::Publish(mut p) => {
                             p.dup = true;
-                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                            let number = ledger.written.get(&p.pkid)?.number?;
+                            Some((number, p))
                         }
                         _ => None,
                     })
@@ -325,7 +433,8 @@ impl Connection {
                     .filter_map(|r| match r {
                         v5::Request::Publish(mut p) => {
                             p.dup = true;
-                            ledger.written.get(&p.pkid).map(|number| (*number, p))
+                            let number = ledger.written.get(&p.pkid)?.number?;
+                            Some((number, p))
                         }
                         _ => None,
                     })
@@ -339,11 +448,15 @@ impl Connection {
             }
             _ => false,
         };
-        ledger.written.retain(|_, number| kept.contains(number));
-        ledger.asked = kept.iter().copied().map(Some).collect();
+        ledger.written.retain(|_, asked| asked.number.is_some_and(|n| kept.contains(&n)));
+        let mut again: Vec<_> = ledger.written.values().cloned().collect();
+        again.sort_by_key(|asked| asked.number);
+        ledger.asked = again.into();
         ledger.topics.clear();
         ledger.subscribing.clear();
         ledger.subscribed.clear();
+        ledger.limits.brokers = usize::MAX;
+        ledger.longest = 0;
         drop(ledger);
         (fine.then_some((self, kept)), acknowledged)
     }
@@ -379,12 +492,16 @@ fn happened_v5(event: v5::Event, ledger: &mut Ledger) -> Happened {
     use rumqttc::Outgoing;
     use v5::Event;
     match event {
-        Event::Incoming(Packet5::ConnAck(ack)) => ledger.connected(ack.session_present),
+        Event::Incoming(Packet5::ConnAck(ack)) => {
+            let most = ack.properties.and_then(|p| p.max_packet_size);
+            ledger.limits.brokers = most.map_or(usize::MAX, |most| most as usize);
+            ledger.connected(ack.session_present)
+        }
         Event::Incoming(Packet5::PubAck(ack)) => {
             let fine = [PubAckReason::Success, PubAckReason::NoMatchingSubscribers];
-            match ledger.acknowledged(ack.pkid) {
-                Happened::Acknowledged(n) if !fine.contains(&ack.reason) => Happened::Refused(n),
-                happened => happened,
+            match fine.contains(&ack.reason) {
+                true => ledger.acknowledged(ack.pkid),
+                false => ledger.refused(ack.pkid, format!("{:?}", ack.reason)),
             }
         }
         Event::Incoming(Packet5::SubAck(ack)) => {
@@ -411,7 +528,7 @@ fn ended_v4(error: rumqttc::ConnectionError) -> Ended {
         E::NetworkTimeout | E::FlushTimeout => Ended::Silent,
         E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
         E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
-        E::MqttState(StateError::Deserialization(Large4::PayloadSizeLimitExceeded(bytes))) => {
+        E::MqttState(StateError::Deserialization(Error4::PayloadSizeLimitExceeded(bytes))) => {
             Ended::TooLarge(bytes)
         }
         E::ConnectionRefused(
@@ -433,7 +550,8 @@ fn ended_v5(error: v5::ConnectionError) -> Ended {
         E::Timeout(_) => Ended::Silent,
         E::MqttState(StateError::AwaitPingResp) => Ended::Silent,
         E::MqttState(StateError::Io(e)) | E::Io(e) => Ended::Io(e),
-        E::MqttState(StateError::Deserialization(Large5::PayloadSizeLimitExceeded {
+        E::MqttState(StateError::Deserialization(Error5::Io(e))) => Ended::Io(e),
+        E::MqttState(StateError::Deserialization(Error5::PayloadSizeLimitExceeded {
             pkt_size: bytes,
             ..
         })) => Ended::TooLarge(bytes),

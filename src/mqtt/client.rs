@@ -12,16 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
 use super::care::Care;
-use super::carrier::{self, Connection, Keeping, Promise, Sender};
-use super::complaints::{Complaints, Trouble};
-use super::link::{self, Ended, Endpoint, LinkError, Options, Session};
+use super::carrier::{self, Connection, Happened, Keeping, NotSent, Promise, Sender};
+use super::causes::{self, Causes};
+use super::complaints::{Complaints, Stall, Trouble};
+use super::link::{self, Ended, Endpoint, LinkError, Options, Session, Stage};
 use super::mend::mended;
 use super::outbox::{self, Given, Outbox};
-use super::poll::{Poll, Told};
+use super::poll::{Connected, Poll, note_refusal};
 use super::report::Report;
 use super::voice::{Line, PATIENCE, Voice};
+use super::words::Words;
 use super::{AllCounts, Context, Counters};
-use crate::auth::Rarely;
 use crate::config::Config;
 use crate::media::StreamId;
 use crate::media::stream::StreamSummary;
@@ -38,8 +39,6 @@ const LEFTOVERS: Duration = Duration::from_secs(5);
 const LISTEN: Duration = Duration::from_millis(400);
 /// Events handed to the connection and not acknowledged; below what it takes in all, so that the rest has room.
 const EVENTS_UNDER_WAY: usize = 16;
-/// Words that wait to be obeyed.
-const WORDS: usize = 64;
 /// How long the last events may take at the end.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 
@@ -69,12 +68,14 @@ pub(super) async fn run(ctx: &Context, side: &Side, shutdown: &CancellationToken
         known: ctx.control.known(),
         update: ctx.update.status(),
         clock: ctx.clock.clone(),
-        voice: Voice::new(ctx),
+        voice: Voice::new(ctx, &side.counters),
         spare: None,
         handed: Given::default(),
         care: Care::default(),
+        since: None,
         named: false,
-        rarely: Rarely::default(),
+        causes: Causes::default(),
+        stall: Stall::default(),
     };
     let endpoint = match side.own {
         Some(address) => Ok(Endpoint::own(address)),
@@ -141,9 +142,12 @@ pub(super) struct Client<'a> {
     /// The events that this connection has.
     handed: Given,
     care: Care,
+    /// When this connection was made.
+    since: Option<Instant>,
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
-    pub(super) rarely: Rarely,
+    pub(super) causes: Causes,
+    stall: Stall,
 }
 
 impl Client<'_> {
@@ -156,43 +160,69 @@ impl Client<'_> {
         shutdown: &CancellationToken,
     ) -> Result<(), LinkError> {
         report.connecting();
+        self.since = None;
         let (sender, connection, carried) = self.ready(options);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let _stop_on_drop = stop.clone().drop_guard();
-        let (tx, told) = mpsc::channel(WORDS);
+        let (tx, told) = mpsc::channel(1);
+        let words = Arc::<Words>::default();
         let poll = Poll {
             connection,
             topics: self.voice.topics.clone(),
             outbox: Arc::clone(&self.side.outbox),
             counters: Arc::clone(&self.side.counters),
             complaints: Arc::clone(&self.side.complaints),
+            words: Arc::clone(&words),
             told: tx,
         };
         let task = tokio::spawn(poll.run(stop.clone(), ended.clone()));
-        let line = Line { sender: sender.clone(), endpoint, ended: ended.clone() };
-        let outcome = self.talk(&line, told, carried, report, shutdown).await;
+        sender.bound(self.ctx.config.max_packet_bytes, self.care.most(Instant::now()));
+        let line = Line {
+            sender: sender.clone(),
+            endpoint,
+            ended: ended.clone(),
+            complaints: &self.side.complaints,
+            counters: &self.side.counters,
+        };
+        let outcome = self.talk(&line, (told, &words), carried, report, shutdown).await;
         if outcome.is_ok() {
             // Ends once DISCONNECT is written.
             let _ = timeout(PATIENCE, ended.cancelled()).await;
         }
         stop.cancel();
+        let longest = sender.longest();
         match task.await {
             Ok((connection, why)) => {
+                if let (Some(since), Some(Ended::Io(_) | Ended::Other(_))) = (self.since, &why) {
+                    self.care.broke(since.elapsed(), longest, Instant::now());
+                }
                 self.spare = Some((sender, connection));
                 match (outcome, why) {
-                    (Err(_), Some(why)) => Err(link::explain(why, endpoint)),
+                    (Err(_), Some(why)) => Err(self.explain(why, endpoint)),
                     (outcome, _) => outcome,
                 }
             }
-            Err(fault) => Err(link::explain(Ended::Other(fault.to_string()), endpoint)),
+            Err(fault) => Err(self.explain(Ended::Other(fault.to_string()), endpoint)),
         }
+    }
+
+    fn explain(&self, why: Ended, endpoint: &Endpoint) -> LinkError {
+        let stage = if self.since.is_some() { Stage::Connected } else { Stage::Asking };
+        link::explain(why, endpoint, stage)
     }
 
     /// A connection to begin with, and the events that are in it already.
     fn ready(&mut self, options: Options) -> (Sender, Connection, Vec<u64>) {
         if let Some((sender, connection)) = self.spare.take() {
             let (mended, acknowledged) = connection.mend(options.clone());
-            acknowledged.into_iter().for_each(|n| self.side.outbox.acknowledged(n));
+            let Side { outbox, counters, complaints, .. } = self.side;
+            for happened in acknowledged {
+                match happened {
+                    Happened::Acknowledged(number) => outbox.acknowledged(number),
+                    Happened::Refused(it) => note_refusal(it, outbox, counters, complaints),
+                    _ => {}
+                }
+            }
             if let Some((connection, carried)) = mended {
                 return (sender, connection, carried);
             }
@@ -204,7 +234,7 @@ impl Client<'_> {
     async fn talk(
         &mut self,
         line: &Line<'_>,
-        mut told: mpsc::Receiver<Told>,
+        (mut told, words): (mpsc::Receiver<Connected>, &Words),
         carried: Vec<u64>,
         report: &mut Report<'_>,
         shutdown: &CancellationToken,
@@ -218,7 +248,7 @@ impl Client<'_> {
         loop {
             tokio::select! {
                 () = line.ended.cancelled() => {
-                    return Err(link::explain(Ended::Other("closed".into()), line.endpoint));
+                    return Err(self.explain(Ended::Other("closed".into()), line.endpoint));
                 }
                 () = shutdown.cancelled() => {
                     self.collect();
@@ -228,25 +258,24 @@ impl Client<'_> {
                     }
                     return Ok(());
                 }
-                Some(told) = told.recv() => match told {
-                    Told::Connected { resumed } => {
-                        connected = true;
-                        self.handed = Given::default();
-                        for number in carried.iter().filter(|_| resumed) {
-                            self.side.outbox.give(&mut self.handed, *number);
-                        }
-                        report.up();
-                        self.mark_seen();
-                        self.subscribe(line).await?;
-                        self.voice.hello(line).await?;
-                        self.look_for_leftovers(line).await?;
-                        self.asked_all();
-                        cameras.follow(self.ctx, &self.streams.borrow());
-                        stats.reset();
-                        self.hand_over(line);
+                Some(Connected { resumed }) = told.recv() => {
+                    connected = true;
+                    self.since = Some(Instant::now());
+                    self.handed = Given::default();
+                    for number in carried.iter().filter(|_| resumed) {
+                        self.side.outbox.give(&mut self.handed, *number);
                     }
-                    Told::Word(word) => self.obey(word, line, report).await?,
-                },
+                    report.up();
+                    self.mark_seen();
+                    self.subscribe(line).await?;
+                    self.voice.hello(line).await?;
+                    self.look_for_leftovers(line).await?;
+                    self.asked_all();
+                    cameras.follow(self.ctx, &self.streams.borrow());
+                    stats.reset();
+                    self.hand_over(line);
+                }
+                word = words.next(), if connected => self.obey(word, line, report).await?,
                 received = self.detections.recv() => self.pass_on(received, line, connected),
                 received = self.events.recv() => self.take_event(received),
                 received = self.portraits.recv() => {
@@ -268,6 +297,8 @@ impl Client<'_> {
                 _ = tick.tick() => {
                     if connected {
                         self.hand_over(line);
+                        self.causes.due(Instant::now()).iter().for_each(causes::Line::log);
+                        self.look_for_a_stall();
                         report.refresh();
                         if self.care.is_due(Instant::now()) {
                             return Err(LinkError::Look(line.endpoint.to_string()));
@@ -373,15 +404,32 @@ impl Client<'_> {
         Ok(())
     }
 
+    fn look_for_a_stall(&mut self) {
+        let Side { outbox, complaints, .. } = self.side;
+        let first = outbox.first_given(self.handed);
+        if !self.stall.look(first.as_ref().map(|m| m.number), Instant::now()) {
+            return complaints.take_back(&Trouble::Stalled);
+        }
+        let id = first.map(|m| m.id).unwrap_or_default();
+        complaints.say(Trouble::Stalled, || format!(
+            "the broker does not acknowledge event {id}, and all that came after it waits: look at the broker and what it passes events on to"
+        ));
+    }
+
     /// Gives the connection as many waiting events as it may have.
     fn hand_over(&mut self, line: &Line<'_>) {
         let topic = self.voice.topic("events");
         while line.sender.under_way() < EVENTS_UNDER_WAY {
             let Some(message) = self.side.outbox.next(self.handed) else { return };
             let promise = Promise::Numbered(message.number);
-            let asked = line.sender.publish(&topic, promise, message.payload, Some(&message.id));
-            if asked.is_err() {
-                return;
+            match line.sender.publish(&topic, promise, message.payload, Some(&message.id)) {
+                Ok(()) => {}
+                Err(NotSent::NoRoom) => return,
+                Err(NotSent::TooLarge(what)) => {
+                    line.left_out(&topic, what);
+                    self.side.outbox.let_go(message.number);
+                    continue;
+                }
             }
             self.side.outbox.give(&mut self.handed, message.number);
         }
@@ -473,7 +521,8 @@ impl Client<'_> {
         let topic = self.voice.topic(&format!("{}/detections", message.detections.stream));
         match line.sender.publish(&topic, Promise::None, message.json(), None) {
             Ok(()) => counters.published.inc(),
-            Err(_) => counters.dropped_slow.inc(),
+            Err(NotSent::NoRoom) => counters.dropped_slow.inc(),
+            Err(NotSent::TooLarge(what)) => line.left_out(&topic, what),
         }
     }
 

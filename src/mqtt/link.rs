@@ -58,6 +58,22 @@ pub enum LinkError {
     Refused { broker: String, reason: String },
     #[error("TLS with {broker} failed: {reason}; check mqtt.ca_file and the host name")]
     Tls { broker: String, reason: String },
+    #[error(
+        "{0} wants a client certificate: name one in mqtt.client_cert_file and mqtt.client_key_file"
+    )]
+    CertificateWanted(String),
+    #[error(
+        "{broker} refused the client certificate ({reason}): check mqtt.client_cert_file and who signed it"
+    )]
+    CertificateRefused { broker: String, reason: String },
+    #[error(
+        "{broker} does not answer in TLS ({reason}): is that port for mqtt:// or ws://, without TLS?"
+    )]
+    NoTls { broker: String, reason: String },
+    #[error(
+        "{broker} does not answer in MQTT ({reason}): is that port for TLS (mqtts://) or WebSocket (ws://)?"
+    )]
+    NoMqtt { broker: String, reason: String },
     #[error("the connection to {broker} broke: {reason}")]
     Broken { broker: String, reason: String },
     #[error(
@@ -317,14 +333,31 @@ pub(super) enum Ended {
     Other(String),
 }
 
+/// How far a connection had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The broker had not yet said yes.
+    Asking,
+    Connected,
+}
+
 /// What ended the connection, in words that say what to do.
-pub(super) fn explain(ended: Ended, endpoint: &Endpoint) -> LinkError {
+pub(super) fn explain(ended: Ended, endpoint: &Endpoint, stage: Stage) -> LinkError {
     let broker = endpoint.to_string();
+    let broken = |reason: String| {
+        let broker = broker.clone();
+        match stage {
+            Stage::Asking if !endpoint.tls && endpoint.path.is_none() => {
+                LinkError::NoMqtt { broker, reason }
+            }
+            _ => LinkError::Broken { broker, reason },
+        }
+    };
     match ended {
         Ended::Silent => LinkError::Silent(broker),
         Ended::BadLogin => LinkError::Credentials(broker),
         Ended::Refused(reason) => LinkError::Refused { broker, reason },
-        Ended::Tls(reason) => LinkError::Tls { broker, reason },
+        Ended::Tls(reason) => tls_fault(broker, reason),
         Ended::TakenOver => {
             let reason = "another client connected with this node's name".into();
             LinkError::Broken { broker, reason }
@@ -334,16 +367,37 @@ pub(super) fn explain(ended: Ended, endpoint: &Endpoint) -> LinkError {
             ErrorKind::TimedOut => LinkError::Silent(broker),
             // rustls reports its own faults inside of these two.
             ErrorKind::InvalidData | ErrorKind::InvalidInput if endpoint.tls => {
-                LinkError::Tls { broker, reason: e.to_string() }
+                tls_fault(broker, e.to_string())
             }
             ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof => LinkError::Broken { broker, reason: e.to_string() },
+            | ErrorKind::UnexpectedEof => broken(e.to_string()),
             _ => LinkError::Unreachable { broker, reason: e.to_string() },
         },
-        Ended::TooLarge(bytes) => LinkError::TooLarge { broker, bytes },
-        Ended::Other(reason) => LinkError::Broken { broker, reason },
+        Ended::TooLarge(bytes) if stage == Stage::Connected => {
+            LinkError::TooLarge { broker, bytes }
+        }
+        // What somebody who speaks something else says looks like anything.
+        Ended::TooLarge(_) => broken("it answers in another protocol".into()),
+        Ended::Other(reason) => broken(reason.chars().take(200).collect()),
+    }
+}
+
+fn tls_fault(broker: String, reason: String) -> LinkError {
+    // By the names that rustls gives to alerts and faults.
+    let says = |word: &str| reason.contains(word);
+    if says("CertificateRequired") {
+        LinkError::CertificateWanted(broker)
+    } else if says("fatal alert") && (says("Certificate") || says("UnknownCA")) {
+        LinkError::CertificateRefused { broker, reason }
+    } else if ["InvalidContentType", "corrupt message", "reset", "eof", "closed"]
+        .into_iter()
+        .any(says)
+    {
+        LinkError::NoTls { broker, reason }
+    } else {
+        LinkError::Tls { broker, reason }
     }
 }
 

@@ -27,6 +27,7 @@ pub mod broker;
 mod cameras; // pictures for Home Assistant
 mod care; // after what ended a connection
 mod carrier; // the client library, version 4 or 5
+mod causes; // lines about them, not too many
 mod client; // one connection after the other
 mod command; // what others tell us, read
 mod complaints; // what is wrong at a broker
@@ -38,6 +39,7 @@ pub mod outbox; // events until they are acknowledged
 mod poll; // what drives a connection
 mod report; // how a connection stands
 mod voice; // what is retained of us
+mod words; // what others tell us, on its way
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,6 +103,8 @@ pub struct Context {
     /// Asked once an interval.
     pub stats: Arc<dyn Fn() -> NodeStats + Send + Sync>,
     pub counters: Arc<Counters>,
+    /// Of the second client, which serves the embedded broker beside the configured one.
+    pub embedded_counters: Arc<Counters>,
     pub broker_counters: Arc<broker::Counters>,
     /// How the connection to the broker stands, for status and probe.
     pub link: Arc<watch::Sender<LinkState>>,
@@ -126,8 +130,10 @@ pub struct Counters {
     pub dropped_slow: Counter,
     /// Events that the broker acknowledged.
     pub events_published: Counter,
-    /// Events it acknowledged with a refusal (MQTT 5): they are let go.
+    /// Events it refused (MQTT 5): they are let go.
     pub events_refused: Counter,
+    /// Retained messages it refused (MQTT 5).
+    pub refused: Counter,
     /// Events that the full outbox let go, the oldest first.
     pub events_dropped: Counter,
     /// Events that came faster than they could be taken.
@@ -135,11 +141,14 @@ pub struct Counters {
     /// Times the outbox could not be read or written on disk.
     pub outbox_failures: Counter,
     pub pictures_published: Counter,
-    /// Pictures the connection had no room for, and those over `max_packet_bytes`.
+    /// Pictures the connection had no room for, and those that were too long.
     pub pictures_dropped: Counter,
+    /// Messages of all kinds that are longer than `max_packet_bytes`, or than the broker takes, and were let go.
+    pub dropped_large: Counter,
     pub commands: Counter,
-    /// Commands that could not be understood or obeyed, and those that came too fast.
+    /// Commands that could not be understood or obeyed.
     pub bad_commands: Counter,
+    /// Commands that a newer one to the same topic overtook, or that came too fast.
     pub commands_dropped: Counter,
 }
 
@@ -190,6 +199,11 @@ pub(crate) fn faults(config: &config::Mqtt) -> Vec<(&'static str, String)> {
     link::faults(config)
 }
 
+/// Whether two clients run: one for the configured broker, one for our own.
+pub fn has_both(config: &config::Mqtt) -> bool {
+    config.enabled && config.embedded && !config.broker.is_empty()
+}
+
 /// Publishes until `shutdown`, then says goodbye. `public` is the embedded broker's door, if it has one: without it
 /// the broker still serves this machine's detections to nobody, and the client waits for no one.
 pub async fn run(
@@ -226,7 +240,7 @@ pub async fn run(
     } else {
         // The same to both, so that those around have it while the broker far away cannot be reached. What is told of
         // the connection is told of that one.
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::clone(&ctx.embedded_counters);
         let outbox = Outbox::in_memory(limits(&ctx.config), Arc::clone(&counters));
         let link = Arc::new(watch::Sender::new(LinkState::Disabled));
         let complaints = Arc::default();

@@ -1,6 +1,7 @@
 //! What our client does at a word from others: a command, Home Assistant's birth, another node of our name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::client::Client;
 use super::command::Word;
@@ -26,20 +27,14 @@ impl Client<'_> {
                     // The change itself comes by the settings.
                     Ok(()) => self.voice.unchanged(line, &stream).await,
                     Err(error) => {
-                        counters.bad_commands.inc();
-                        self.rarely.log(|untold| {
-                            tracing::warn!(%error, untold, "mqtt command not obeyed");
-                        });
+                        self.not_obeyed("it cannot be done", error.to_string());
                         self.voice.unchanged(line, &stream).await
                     }
                 }
             }
             Word::Nonsense { stream, topic, remedy } => {
-                counters.bad_commands.inc();
-                self.rarely.log(|untold| {
-                    let topic: String = topic.chars().take(200).collect();
-                    tracing::warn!(topic, remedy, untold, "mqtt command not understood");
-                });
+                let topic: String = topic.chars().take(200).collect();
+                self.not_obeyed(remedy, format!("{topic}: {remedy}"));
                 match stream {
                     Some(stream) => self.voice.unchanged(line, &stream).await,
                     None => Ok(()),
@@ -53,18 +48,14 @@ impl Client<'_> {
                 self.voice.pause_again(line).await
             }
             Word::BadPause => {
-                counters.bad_commands.inc();
-                self.rarely.log(|untold| {
-                    tracing::warn!(untold, "mqtt command for pause not understood: say ON or OFF");
-                });
+                self.not_obeyed("pause", "pause/set: say ON or OFF".into());
                 self.voice.pause_again(line).await
             }
             Word::Update => {
                 counters.commands.inc();
                 let begun = self.ctx.update.begin(Wish::Newest, Older::Refused);
                 if let Err(error) = begun {
-                    counters.bad_commands.inc();
-                    self.rarely.log(|untold| tracing::warn!(%error, untold, "no update"));
+                    self.not_obeyed("update", format!("update/set: {error}"));
                 }
                 self.voice.update_unchanged(line).await
             }
@@ -84,6 +75,15 @@ impl Client<'_> {
                 Ok(())
             }
             Word::Discovered(message) => self.voice.discovered(line, &message).await,
+        }
+    }
+}
+
+impl Client<'_> {
+    fn not_obeyed(&mut self, cause: &'static str, what: String) {
+        self.side.counters.bad_commands.inc();
+        if let Some(line) = self.causes.say(cause, what, Instant::now()) {
+            line.log();
         }
     }
 }

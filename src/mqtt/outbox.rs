@@ -194,6 +194,13 @@ impl Outbox {
         entry.map(|e| e.message.clone())
     }
 
+    /// The first of all that waits, if a connection has it.
+    pub fn first_given(&self, given: Given) -> Option<Message> {
+        let first = self.queue.lock().entries.front()?.message.clone();
+        let at = if first.number < self.own { given.earlier } else { given.own };
+        at.is_some_and(|n| n >= first.number).then_some(first)
+    }
+
     /// Notes that a connection has this one.
     pub fn give(&self, given: &mut Given, number: u64) {
         let at = if number < self.own { &mut given.earlier } else { &mut given.own };
@@ -205,6 +212,16 @@ impl Outbox {
         let mut queue = self.queue.lock();
         if let Ok(at) = queue.entries.binary_search_by_key(&number, |e| e.message.number) {
             self.counters.events_published.inc();
+            queue.remove(at);
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// The broker will never take it.
+    pub fn let_go(&self, number: u64) {
+        let mut queue = self.queue.lock();
+        if let Ok(at) = queue.entries.binary_search_by_key(&number, |e| e.message.number) {
             queue.remove(at);
         }
         drop(queue);

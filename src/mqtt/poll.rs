@@ -6,16 +6,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Counters;
-use super::carrier::{Connection, Granted, Happened};
-use super::command::{Topics, Word};
+use super::carrier::{Connection, Granted, Happened, Refused};
+use super::command::Topics;
 use super::complaints::{Complaints, Trouble};
 use super::link::Ended;
 use super::outbox::Outbox;
+use super::words::Words;
 
-/// What the connection's own task tells.
-pub(super) enum Told {
-    Connected { resumed: bool },
-    Word(Word),
+/// The connection is made.
+pub(super) struct Connected {
+    /// In the session of before.
+    pub(super) resumed: bool,
 }
 
 /// Drives the connection, in a task of its own because what panics in the library then ends a connection and not the
@@ -26,7 +27,8 @@ pub(super) struct Poll {
     pub(super) outbox: Arc<Outbox>,
     pub(super) counters: Arc<Counters>,
     pub(super) complaints: Arc<Complaints>,
-    pub(super) told: mpsc::Sender<Told>,
+    pub(super) words: Arc<Words>,
+    pub(super) told: mpsc::Sender<Connected>,
 }
 
 impl Poll {
@@ -45,18 +47,15 @@ impl Poll {
             };
             match happened {
                 Ok(Happened::Connected { resumed }) => {
-                    let _ = self.told.send(Told::Connected { resumed }).await;
+                    let _ = self.told.send(Connected { resumed }).await;
                 }
                 Ok(Happened::Acknowledged(number)) => self.outbox.acknowledged(number),
-                Ok(Happened::Refused(number)) => {
-                    self.counters.events_refused.inc();
-                    self.outbox.acknowledged(number);
+                Ok(Happened::Refused(refused)) => {
+                    note_refusal(refused, &self.outbox, &self.counters, &self.complaints);
                 }
                 Ok(Happened::Heard(heard)) => {
-                    if let Some(word) = self.topics.read(&heard)
-                        && self.told.try_send(Told::Word(word)).is_err()
-                    {
-                        self.counters.commands_dropped.inc();
+                    if let Some(word) = self.topics.read(&heard) {
+                        self.counters.commands_dropped.add(self.words.push(heard.topic, word));
                     }
                 }
                 Ok(Happened::Subscribed(topic, Granted::No)) => {
@@ -73,4 +72,26 @@ impl Poll {
         };
         (self.connection, why)
     }
+}
+
+/// What a broker refuses it would refuse the next time too: it is let go.
+pub(super) fn note_refusal(
+    refused: Refused,
+    outbox: &Outbox,
+    counters: &Counters,
+    complaints: &Complaints,
+) {
+    let Refused { number, topic, reason } = refused;
+    match number {
+        Some(number) => {
+            counters.events_refused.inc();
+            outbox.let_go(number);
+        }
+        None => counters.refused.inc(),
+    }
+    complaints.say(Trouble::Refused(topic.to_string()), || {
+        format!(
+            "the broker refuses what is published on {topic} ({reason}): allow this user to write it in the broker's ACL"
+        )
+    });
 }

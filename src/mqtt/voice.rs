@@ -9,11 +9,12 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::{NoRoom, Promise, Sender};
+use super::carrier::{Bound, NotSent, Promise, Sender, TooLarge};
 use super::command::Topics;
+use super::complaints::{Complaints, Trouble};
 use super::homeassistant::{self, Device, Platforms};
 use super::link::{Endpoint, LinkError};
-use super::{AllCounts, Context, topic_part};
+use super::{AllCounts, Context, Counters, topic_part};
 use crate::config::COCO_ANIMALS;
 use crate::config::RecordMode;
 use crate::media::StreamId;
@@ -30,18 +31,44 @@ pub(super) struct Line<'a> {
     pub(super) sender: Sender,
     pub(super) endpoint: &'a Endpoint,
     pub(super) ended: CancellationToken,
+    pub(super) complaints: &'a Complaints,
+    pub(super) counters: &'a Counters,
 }
 
 impl Line<'_> {
+    /// What is too long is left out, and said to be.
     async fn retain(&self, topic: &str, payload: Bytes) -> Result<(), LinkError> {
-        let ask = || self.sender.publish(topic, Promise::Retained, payload.clone(), None);
+        let ask = || match self.sender.publish(topic, Promise::Retained, payload.clone(), None) {
+            Err(NotSent::TooLarge(what)) => {
+                self.left_out(topic, what);
+                Ok(())
+            }
+            asked => asked,
+        };
         self.when_room(ask).await
+    }
+
+    /// Counts a message that is too long, and says so once a connection.
+    pub(super) fn left_out(&self, topic: &str, what: TooLarge) {
+        self.counters.dropped_large.inc();
+        let TooLarge { bytes, most, by } = what;
+        self.complaints.say(Trouble::TooLarge, || match by {
+            Bound::Ours => format!(
+                "what belongs on {topic} has {bytes} bytes and is left out, mqtt.max_packet_bytes is {most}: raise it, to no more than the broker takes"
+            ),
+            Bound::Brokers => format!(
+                "what belongs on {topic} has {bytes} bytes and is left out, the broker takes {most}: raise its largest packet size (mosquitto: max_packet_size)"
+            ),
+            Bound::Guessed => format!(
+                "the broker closed the connection over and over soon after a long message, so what has more than {most} bytes is left out for an hour, as {topic}: raise the broker's largest packet size, or set mqtt.max_packet_bytes to that"
+            ),
+        });
     }
 
     /// Asks until there is room.
     pub(super) async fn when_room(
         &self,
-        ask: impl Fn() -> Result<(), NoRoom>,
+        ask: impl Fn() -> Result<(), NotSent>,
     ) -> Result<(), LinkError> {
         let until = Instant::now() + PATIENCE;
         while ask().is_err() {
@@ -55,12 +82,19 @@ impl Line<'_> {
 
     /// Waits for the broker's answer to a subscription.
     pub(super) async fn when_answered(&self, topic: &str) -> Result<(), LinkError> {
-        self.when_room(|| if self.sender.is_answered(topic) { Ok(()) } else { Err(NoRoom) }).await
+        let answered = || self.sender.is_answered(topic).then_some(()).ok_or(NotSent::NoRoom);
+        self.when_room(answered).await
     }
+}
+
+/// Where Home Assistant looks for us.
+fn discovery_topic(ctx: &Context) -> String {
+    format!("{}/device/{}/config", ctx.config.discovery_prefix, ctx.node)
 }
 
 pub(super) struct Voice<'a> {
     ctx: &'a Context,
+    counters: &'a Counters,
     pub(super) base: String,
     pub(super) topics: Topics,
     /// Names this run of this node among others that may have its name.
@@ -76,23 +110,19 @@ pub(super) struct Voice<'a> {
     /// The best picture of each stream and label.
     best: BTreeMap<String, Bytes>,
     entities: Platforms,
-    /// Whether the discovery message was within the bounds.
-    fits: bool,
 }
 
 impl<'a> Voice<'a> {
-    pub(super) fn new(ctx: &'a Context) -> Self {
+    pub(super) fn new(ctx: &'a Context, counters: &'a Counters) -> Self {
         let base = format!("{}/{}", ctx.config.base_topic, ctx.node);
-        let prefix = &ctx.config.discovery_prefix;
+        let birth = format!("{}/status", ctx.config.discovery_prefix);
         let (birth, discovery) = match ctx.config.home_assistant {
-            true => (
-                Some(format!("{prefix}/status")),
-                Some(format!("{prefix}/device/{}/config", ctx.node)),
-            ),
+            true => (Some(birth), Some(discovery_topic(ctx))),
             false => (None, None),
         };
         Self {
             ctx,
+            counters,
             topics: Topics { base: base.clone(), birth, discovery },
             base,
             instance: format!("{:016x}", rand::random::<u64>()),
@@ -102,7 +132,6 @@ impl<'a> Voice<'a> {
             seen: BTreeSet::new(),
             best: BTreeMap::new(),
             entities: Platforms::new(),
-            fits: true,
         }
     }
 
@@ -125,6 +154,10 @@ impl<'a> Voice<'a> {
             self.keep(line, &topic, crop).await?;
         }
         self.update(line).await?;
+        if !self.ctx.config.home_assistant {
+            // It was told of us before perhaps, and would keep us for ever.
+            return line.retain(&discovery_topic(self.ctx), Bytes::new()).await;
+        }
         self.discovery(line).await
     }
 
@@ -276,7 +309,7 @@ impl<'a> Voice<'a> {
     /// Remembers the best picture of a label; the caller publishes it if it can. Answers its topic.
     pub(super) fn best(&mut self, stream: &StreamId, label: &str, crop: Bytes) -> Option<String> {
         if crop.len() > self.ctx.config.max_packet_bytes {
-            self.ctx.counters.pictures_dropped.inc();
+            self.counters.pictures_dropped.inc();
             return None;
         }
         let topic = format!("{stream}/{}/snapshot", topic_part(label));
@@ -288,14 +321,18 @@ impl<'a> Voice<'a> {
 
     /// A picture that is lost if there is no room: the next one is as good.
     pub(super) fn picture(&mut self, line: &Line<'_>, topic: String, jpeg: Bytes) {
-        let counters = &self.ctx.counters;
-        let fits = jpeg.len() <= self.ctx.config.max_packet_bytes;
-        if fits && line.sender.publish(&topic, Promise::Retained, jpeg, None).is_ok() {
-            counters.pictures_published.inc();
-            // That there is one is enough to know; it is taken away with its stream.
-            self.said.insert(topic, Bytes::new());
-        } else {
-            counters.pictures_dropped.inc();
+        match line.sender.publish(&topic, Promise::Retained, jpeg, None) {
+            Ok(()) => {
+                line.counters.pictures_published.inc();
+                // That there is one is enough to know; it is taken away with its stream.
+                self.said.insert(topic, Bytes::new());
+            }
+            Err(why) => {
+                line.counters.pictures_dropped.inc();
+                if let NotSent::TooLarge(what) = why {
+                    line.left_out(&topic, what);
+                }
+            }
         }
     }
 
@@ -303,17 +340,6 @@ impl<'a> Voice<'a> {
     pub(super) async fn discovery(&mut self, line: &Line<'_>) -> Result<(), LinkError> {
         let Some(topic) = self.topics.discovery.clone() else { return Ok(()) };
         let now = self.device(&Platforms::new());
-        if now.len() > self.ctx.config.max_packet_bytes {
-            if self.fits {
-                self.fits = false;
-                tracing::error!(
-                    bytes = now.len(),
-                    "what Home Assistant is told of this node is over mqtt.max_packet_bytes: forget streams, or raise it"
-                );
-            }
-            return Ok(());
-        }
-        self.fits = true;
         let named = homeassistant::platforms(&now);
         let before = std::mem::take(&mut self.entities);
         let gone: Platforms =

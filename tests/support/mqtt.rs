@@ -138,6 +138,7 @@ pub async fn node_in(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut confi
         status: watch::channel(Some(Arc::new(status))).1,
         stats: Arc::new(stats),
         counters,
+        embedded_counters: Arc::default(),
         broker_counters: Arc::default(),
         link: Arc::new(watch::channel(LinkState::Disabled).0),
     };
