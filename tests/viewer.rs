@@ -24,6 +24,8 @@ const ROUND_MS: i64 = clip::PHOTOS.len() as i64 * PHOTO_MS;
 const DRIFT_MS: i64 = 600;
 /// How long a part of the browser's test may take.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// What the browser's test may ask for.
+const ORDERS: [&str; 3] = ["restart ", "hold ", "lose "];
 const KEPT: [&str; 5] = ["viewer", "viewer-light", "viewer-phone", "no-stream", "visits"];
 
 fn absent() -> Option<String> {
@@ -197,8 +199,9 @@ fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
     let line = Line::to(service.web);
     let out = service.dir.path().join("viewer");
     obey(browser(&service, line.port, &out, "slow", Stdio::piped()), |order| {
-        let hold = order.strip_prefix("hold ").unwrap().parse().unwrap();
-        line.hold(Duration::from_millis(hold));
+        let (what, ms) = order.split_once(' ').unwrap();
+        let length = Duration::from_millis(ms.parse().unwrap());
+        if what == "hold" { line.hold(length) } else { line.lose(length) }
     });
 }
 
@@ -206,9 +209,7 @@ fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
 fn obey(mut node: Reaped, mut carry_out: impl FnMut(&str)) {
     for line in BufReader::new(node.0.stdout.take().unwrap()).lines().map_while(Result::ok) {
         match line.as_str() {
-            order if order.starts_with("restart ") || order.starts_with("hold ") => {
-                carry_out(order)
-            }
+            order if ORDERS.iter().any(|o| order.starts_with(o)) => carry_out(order),
             said => println!("{said}"),
         }
     }

@@ -52,6 +52,7 @@ const FILES: &[File] = &[
     part!(SCRIPT, "view.mjs"),
     part!(SCRIPT, "visit.mjs"),
     part!(SCRIPT, "visits.mjs"),
+    part!(SCRIPT, "watch.mjs"),
     part!(SCRIPT, "whep.mjs"),
 ];
 

@@ -6,7 +6,7 @@
  *     node run.mjs URL OUTDIR visits           only the visits, of a stream that is being published
  *     node run.mjs URL OUTDIR box TOKEN        a box with slots and Wi-Fi; TOKEN may only read
  *     node run.mjs URL OUTDIR away             a line on the standard output, "restart spotter", has it restarted
- *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up
+ *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up, and "lose MS" loses
  *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
  *
  * Screenshots, and the boxes that were drawn, are left in OUTDIR. Ends with 0 when everything was as it should be.
@@ -325,6 +325,25 @@ async function tellsLoss() {
   await close(page);
 }
 
+/** The network is gone and the connections stay open, as they do when nobody says that they are over: the picture is asked for anew. */
+async function noticesSilence() {
+  const pages = [await open('/?transport=mse'), await open('/?transport=mjpeg')];
+  for (const page of pages) await playing(page);
+  const state = (page) => page.locator('.view.large').getAttribute('data-state');
+  console.log('lose 7000');
+  for (const page of pages) {
+    await page.locator('.view.large:not([data-state=live])').waitFor(PATIENCE);
+    await page.locator('.large .words', { hasText: 'No picture for 5 s' }).waitFor(PATIENCE);
+  }
+  for (const page of pages) await playing(page);
+  await pages[0].waitForTimeout(1500);
+  for (const page of pages) {
+    assert.equal(await state(page), 'live', 'and goes on being live');
+    page.complaints = page.complaints.filter((said) => !/net::ERR_|WebSocket connection to/.test(said));
+    await close(page);
+  }
+}
+
 /** The page says that spotter is away, and plays again by itself when it is back. */
 async function comesBack() {
   const page = await open('/');
@@ -486,7 +505,7 @@ const PARTS = {
   visits: [visits, visitsLook],
   empty: [empty, pauses],
   away: [comesBack],
-  slow: [tellsLoss],
+  slow: [tellsLoss, noticesSilence],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
     pictures, hlsPlays, looks, visits, visitsLook],
 };

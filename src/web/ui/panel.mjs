@@ -60,7 +60,7 @@ function stages(latency) {
 /** How the picture comes. @param {import('./view.mjs').View} view */
 export function video(view) {
   const { state, transport, why } = view.news;
-  const states = { live: 'live', waiting: 'waiting for the camera', blocked: 'waiting for you', retry: 'lost' };
+  const states = { live: 'live', waiting: 'waiting for the camera', silent: 'the camera sends nothing', blocked: 'waiting for you', retry: 'lost' };
   set('video', view.info?.status === 'waiting' ? states.waiting : (states[state] ?? 'connecting'));
   set('transport', transport ? `${NAMES[transport]}: ${why}` : '–');
   set('lost', number.format(view.lost));

@@ -13,6 +13,7 @@ const WORDS = {
   connecting: () => 'Connecting to the video …',
   live: () => '',
   waiting: () => 'Waiting for the camera to come back …',
+  silent: () => 'The camera is there and sends no pictures …',
   retry: ({ text }) => `${sentence(text)}. Trying again …`,
   blocked: () => 'Your browser waits for you: press play.',
 };
@@ -58,6 +59,7 @@ export class View {
       image: part('image'),
       large: () => this.large,
       shown: () => { this.shown += 1; },
+      seen: () => this.shown,
     };
     this.player = new Player(screen, (news) => this.#hear(news));
     this.video.requestVideoFrameCallback?.(this.#frame);

@@ -43,7 +43,8 @@ export async function whep(stream, { video }, signal) {
     await Promise.race([broken(peer), aborted(signal)]);
   } finally {
     peer.close();
-    if (session) ask(session, { method: 'DELETE', keepalive: true }).catch(() => {});
+    // Where the network is gone it must not take one of the browser's few connections for ever.
+    if (session) ask(session, { method: 'DELETE', keepalive: true, signal: AbortSignal.timeout(5000) }).catch(() => {});
   }
 }
 
