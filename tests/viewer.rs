@@ -25,7 +25,7 @@ const DRIFT_MS: i64 = 600;
 /// How long a part of the browser's test may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// What the browser's test may ask for.
-const ORDERS: [&str; 3] = ["restart ", "hold ", "lose "];
+const ORDERS: [&str; 4] = ["restart ", "hold ", "lose ", "publish "];
 const KEPT: [&str; 5] = ["viewer", "viewer-light", "viewer-phone", "no-stream", "visits"];
 
 fn absent() -> Option<String> {
@@ -42,10 +42,14 @@ fn absent() -> Option<String> {
 }
 
 fn publish(service: &Service, file: &str, stream: &str) -> Reaped {
+    publish_as(service, file, stream, &[])
+}
+
+fn publish_as(service: &Service, file: &str, stream: &str, how: &[&str]) -> Reaped {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.current_dir(root()).stdout(Stdio::null());
     ffmpeg.args(["-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file]);
-    Reaped::start(ffmpeg.args(["-c", "copy", "-f", "flv", &service.url(stream)]))
+    Reaped::start(ffmpeg.args(how).args(["-c", "copy", "-f", "flv", &service.url(stream)]))
 }
 
 /// Runs one part of tests/viewer/run.mjs to its end.
@@ -195,13 +199,23 @@ fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
         return skip(&why);
     }
     let service = Service::start("detect.backend = \"fake\"\n");
-    let _clip = publish(&service, "demo/clip.mp4", "stream");
+    let mut clip = Some(publish(&service, "demo/clip.mp4", "stream"));
     let line = Line::to(service.web);
     let out = service.dir.path().join("viewer");
     obey(browser(&service, line.port, &out, "slow", Stdio::piped()), |order| {
-        let (what, ms) = order.split_once(' ').unwrap();
-        let length = Duration::from_millis(ms.parse().unwrap());
-        if what == "hold" { line.hold(length) } else { line.lose(length) }
+        let (what, how) = order.split_once(' ').unwrap();
+        let length = || Duration::from_millis(how.parse().unwrap());
+        match what {
+            "hold" => line.hold(length()),
+            "lose" => line.lose(length()),
+            _ => {
+                drop(clip.take());
+                // spotter believes in the sound that was there for two seconds more.
+                std::thread::sleep(Duration::from_millis(2500));
+                let silent: &[&str] = if how == "silent" { &["-an"] } else { &[] };
+                clip = Some(publish_as(&service, "demo/clip.mp4", "stream", silent));
+            }
+        }
     });
 }
 

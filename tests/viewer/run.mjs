@@ -6,7 +6,8 @@
  *     node run.mjs URL OUTDIR visits           only the visits, of a stream that is being published
  *     node run.mjs URL OUTDIR box TOKEN        a box with slots and Wi-Fi; TOKEN may only read
  *     node run.mjs URL OUTDIR away             a line on the standard output, "restart spotter", has it restarted
- *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up, and "lose MS" loses
+ *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up, and "lose MS" loses;
+ *                                              "publish silent" and "publish sound" have the publisher come back as such
  *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
  *
  * Screenshots, and the boxes that were drawn, are left in OUTDIR. Ends with 0 when everything was as it should be.
@@ -325,23 +326,48 @@ async function tellsLoss() {
   await close(page);
 }
 
+/** Keeps what the large picture says of itself from now on, in the page's `told`. */
+const listenTo = (page) => page.evaluate(() => {
+  window.told = [];
+  const view = document.querySelector('.view.large');
+  new MutationObserver(() => window.told.push(`${view.dataset.state}: ${view.querySelector('.words').textContent}`))
+    .observe(view, { attributeFilter: ['data-state'] });
+});
+
 /** The network is gone and the connections stay open, as they do when nobody says that they are over: the picture is asked for anew. */
 async function noticesSilence() {
   const pages = [await open('/?transport=mse'), await open('/?transport=mjpeg')];
-  for (const page of pages) await playing(page);
-  const state = (page) => page.locator('.view.large').getAttribute('data-state');
+  for (const page of pages) {
+    await playing(page);
+    await listenTo(page);
+  }
   console.log('lose 7000');
   for (const page of pages) {
-    await page.locator('.view.large:not([data-state=live])').waitFor(PATIENCE);
-    await page.locator('.large .words', { hasText: 'No picture for 5 s' }).waitFor(PATIENCE);
-  }
-  for (const page of pages) await playing(page);
-  await pages[0].waitForTimeout(1500);
-  for (const page of pages) {
-    assert.equal(await state(page), 'live', 'and goes on being live');
+    await page.waitForFunction(() => window.told.at(-1)?.startsWith('live'), null, PATIENCE);
+    const told = await page.evaluate(() => window.told);
+    assert.equal(told[0], 'retry: No picture for 5 s. Trying again …');
+    await page.waitForTimeout(1000);
     page.complaints = page.complaints.filter((said) => !/net::ERR_|WebSocket connection to/.test(said));
+    await playing(page);
     await close(page);
   }
+}
+
+/** A publisher that comes back without sound, and then with it, is seen at once: the connection stays what it is. */
+async function followsTheTracks() {
+  const page = await open('/?transport=mse');
+  await playing(page);
+  await listenTo(page);
+  for (const order of ['publish silent', 'publish sound']) {
+    console.log(order);
+    await page.locator('.view.large[data-state=waiting]').waitFor(PATIENCE);
+    await playing(page);
+    const seen = await page.evaluate(() => document.querySelector('.large video').currentTime);
+    await page.waitForFunction((t) => document.querySelector('.large video').currentTime > t + 1, seen, PATIENCE);
+  }
+  const told = await page.evaluate(() => window.told.map((words) => words.split(':')[0]));
+  assert.ok(!told.includes('retry') && !told.includes('connecting'), `no attempt failed: ${told}`);
+  await close(page);
 }
 
 /** The page says that spotter is away, and plays again by itself when it is back. */
@@ -505,7 +531,7 @@ const PARTS = {
   visits: [visits, visitsLook],
   empty: [empty, pauses],
   away: [comesBack],
-  slow: [tellsLoss, noticesSilence],
+  slow: [tellsLoss, noticesSilence, followsTheTracks],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
     pictures, hlsPlays, looks, visits, visitsLook],
 };
