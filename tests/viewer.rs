@@ -198,7 +198,7 @@ fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
     if let Some(why) = absent() {
         return skip(&why);
     }
-    let service = Service::start("detect.backend = \"fake\"\n");
+    let service = Service::start("detect.backend = \"fake\"\nweb.max_webrtc = 1\n");
     let mut clip = Some(publish(&service, "demo/clip.mp4", "stream"));
     let line = Line::to(service.web);
     let out = service.dir.path().join("viewer");

@@ -207,6 +207,7 @@ async function choosesByItself() {
   await playing(page);
   assert.equal(await large(page), 'bframes', 'the first by name is large');
   await by(page, 'MSE: the stream has B-frames');
+  assert.equal(await page.locator('[data-stream=stream] .badge').getAttribute('title'), 'MSE: WebRTC is for the large picture');
   await page.keyboard.press('2');
   assert.equal(await large(page), 'stream');
   await by(page, 'WebRTC: lowest latency');
@@ -328,10 +329,13 @@ async function tellsLoss() {
 
 /** Keeps what the large picture says of itself from now on, in the page's `told`. */
 const listenTo = (page) => page.evaluate(() => {
-  window.told = [];
   const view = document.querySelector('.view.large');
-  new MutationObserver(() => window.told.push(`${view.dataset.state}: ${view.querySelector('.words').textContent}`))
-    .observe(view, { attributeFilter: ['data-state'] });
+  let before = view.dataset.state;
+  window.told = [];
+  new MutationObserver(() => {
+    if (view.dataset.state !== before) window.told.push(`${view.dataset.state}: ${view.querySelector('.words').textContent}`);
+    before = view.dataset.state;
+  }).observe(view, { attributeFilter: ['data-state'] });
 });
 
 /** The network is gone and the connections stay open, as they do when nobody says that they are over: the picture is asked for anew. */
@@ -351,6 +355,19 @@ async function noticesSilence() {
     await playing(page);
     await close(page);
   }
+}
+
+/** One viewer may watch over WebRTC here: the next one sees the picture all the same, and why it comes another way. */
+async function makesDoWithoutWebRtc() {
+  const first = await open('/');
+  await playing(first);
+  await by(first, 'WebRTC: lowest latency');
+  const second = await open('/');
+  await playing(second);
+  await by(second, /^MSE: 1 viewer.* over WebRTC already/);
+  overlooked(second, '503', '/whep/stream');
+  await close(second);
+  await close(first);
 }
 
 /** A publisher that comes back without sound, and then with it, is seen at once: the connection stays what it is. */
@@ -531,7 +548,7 @@ const PARTS = {
   visits: [visits, visitsLook],
   empty: [empty, pauses],
   away: [comesBack],
-  slow: [tellsLoss, noticesSilence, followsTheTracks],
+  slow: [tellsLoss, noticesSilence, makesDoWithoutWebRtc, followsTheTracks],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
     pictures, hlsPlays, looks, visits, visitsLook],
 };

@@ -86,6 +86,16 @@ export class Player {
     this.turn(true);
   }
 
+  /** Chooses again where that is another way: the picture became large or small. */
+  fit() {
+    if (this.#stream?.video && this.#choice().transport !== this.#transport) this.restart();
+  }
+
+  #choice() {
+    const { video, large } = this.screen;
+    return choose(this.#stream, can, this.#refused, { forced, sound: !video.muted, small: !large() });
+  }
+
   /**
    * A frame's time, ms of the stream, or null.
    * @param {VideoFrameCallbackMetadata} frame @param {import('./boxes.mjs').Seen|undefined} newest
@@ -103,7 +113,7 @@ export class Player {
     };
     while (!signal.aborted) {
       if (!this.#stream?.video) return tell({ state: 'waiting' });
-      const { transport, why } = choose(this.#stream, can, this.#refused, { forced, sound: !this.screen.video.muted });
+      const { transport, why } = this.#choice();
       this.#transport = transport;
       tell({ state: 'connecting', transport, why });
       try {

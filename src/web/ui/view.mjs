@@ -78,6 +78,7 @@ export class View {
   set large(on) {
     this.element.classList.toggle('large', on);
     this.pick.hidden = on;
+    this.player.fit();
   }
 
   /** The stream as `/api/v1/streams` has it. */
