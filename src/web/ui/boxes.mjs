@@ -29,6 +29,30 @@ export function unwrapRtp(rtp, near) {
   return ms + Math.round((near - ms) / RTP_SPAN_MS) * RTP_SPAN_MS;
 }
 
+/** So many detections say well enough how far a stream's time is from spotter's clock. */
+const SURE = 30;
+
+/**
+ * The stream's time of pictures whose time line begins at a known time of spotter's clock. Both run at the stream's pace, so what
+ * lies between them is found once: clocks drift apart within hours.
+ */
+export class Timeline {
+  #start = NaN;
+  #seen = 0;
+  #zero = 0;
+
+  /**
+   * @param {number} start ms of spotter's clock @param {number} mediaTime s from there @param {History} history
+   * @returns {number} ms of the stream
+   */
+  at(start, mediaTime, history) {
+    if (start !== this.#start || this.#seen < SURE && history.size > this.#seen) {
+      [this.#start, this.#seen, this.#zero] = [start, history.size, start - history.offset];
+    }
+    return this.#zero + mediaTime * 1000;
+  }
+}
+
 /** Intersection over union. @param {number[]} a @param {number[]} b */
 export function iou(a, b) {
   const area = ([x1, y1, x2, y2]) => Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
@@ -81,6 +105,16 @@ export class History {
 
   clear() {
     this.#all = [];
+  }
+
+  get size() {
+    return this.#all.length;
+  }
+
+  /** Spotter's clock at the stream's time 0, ms: of the arrivals that are kept the middle one. */
+  get offset() {
+    const offsets = this.#all.map(({ captured, pts }) => captured - pts).sort((a, b) => a - b);
+    return offsets[offsets.length >> 1];
   }
 
   /** @returns {Seen|undefined} */

@@ -1,8 +1,8 @@
 /** Plays one stream: picks a transport, takes the next when one is unfit, and tries again when one broke. */
 
 import { choose } from './choose.mjs';
-import { unwrapRtp } from './boxes.mjs';
-import { hls, hlsCan, wallTime } from './hls.mjs';
+import { Timeline, unwrapRtp } from './boxes.mjs';
+import { hls, hlsCan, startOf } from './hls.mjs';
 import { mse, mseCan } from './mse.mjs';
 import { pictures } from './pictures.mjs';
 import { Backoff, sleep } from './retry.mjs';
@@ -24,11 +24,11 @@ const RUN = { whep, mse, hls, mjpeg: pictures };
 
 /** What a frame's metadata says of its time, ms of the stream; null when it says nothing. */
 const TIME = {
-  whep: (frame, newest) => (frame.rtpTimestamp === undefined ? newest.pts : unwrapRtp(frame.rtpTimestamp, newest.pts)),
+  whep: ({ rtpTimestamp: rtp }, { newest }) => (rtp === undefined ? newest.pts : unwrapRtp(rtp, newest.pts)),
   mse: (frame) => frame.mediaTime * 1000,
-  hls: (frame, newest, video) => {
-    const taken = wallTime(video, frame.mediaTime);
-    return taken === null ? null : newest.pts + taken - newest.captured;
+  hls: (frame, history, video, timeline) => {
+    const start = startOf(video);
+    return start === null ? null : timeline.at(start, frame.mediaTime, history);
   },
   mjpeg: () => null,
 };
@@ -51,6 +51,7 @@ export class Player {
   #heard = 0;
   #refused = {};
   #transport = 'mse';
+  #timeline = new Timeline();
 
   /** @param {Screen} screen @param {(news: News) => void} tell */
   constructor(screen, tell) {
@@ -98,10 +99,10 @@ export class Player {
 
   /**
    * A frame's time, ms of the stream, or null.
-   * @param {VideoFrameCallbackMetadata} frame @param {import('./boxes.mjs').Seen|undefined} newest
+   * @param {VideoFrameCallbackMetadata} frame @param {import('./boxes.mjs').History} history
    */
-  time(frame, newest) {
-    return newest ? TIME[this.#transport](frame, newest, this.screen.video) : null;
+  time(frame, history) {
+    return history.size ? TIME[this.#transport](frame, history, this.screen.video, this.#timeline) : null;
   }
 
   async #run(signal) {
@@ -135,6 +136,7 @@ export class Player {
     video.hidden = transport === 'mjpeg';
     image.hidden = !video.hidden;
     video.playbackRate = 1;
+    this.#timeline = new Timeline();
     let state = 'connecting';
     const say = (news) => {
       state = news.state ?? state;

@@ -173,7 +173,7 @@ export class View {
     // A new source counts from 0 again; pictures the page was too slow for were shown all the same.
     this.shown += frame.presentedFrames > this.#presented ? frame.presentedFrames - this.#presented : 1;
     this.#presented = frame.presentedFrames;
-    const pts = this.player.time(frame, this.#history.newest);
+    const pts = this.player.time(frame, this.#history);
     if (pts !== null) this.#draw(this.#history.at(pts, performance.now()), pts);
   };
 
