@@ -249,6 +249,13 @@ async function keyboard() {
   assert.equal(await large(page), 'bframes');
   await page.keyboard.press('f');
   await page.waitForFunction(() => document.fullscreenElement !== null, null, PATIENCE);
+  // The stream that keys choose is the one that is seen.
+  await page.keyboard.press('ArrowRight');
+  await page.waitForFunction(() => document.querySelector('.large').dataset.stream === 'stream'
+    && document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('.view')?.dataset.stream === 'stream'
+    && document.querySelector('.large').clientHeight === innerHeight, null, PATIENCE);
+  await playing(page);
+  await shot(page, 'full');
   // A busy machine may have no picture in time; the page says so, and the browser too.
   overlooked(page, '404');
   await close(page);

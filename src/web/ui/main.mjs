@@ -227,8 +227,8 @@ async function snapshot() {
 
 function full() {
   if (document.fullscreenElement) return document.exitFullscreen();
-  const { element, video } = chosen ?? {};
-  // iPhones only show a video itself in full.
-  if (element?.requestFullscreen) element.requestFullscreen().catch(() => {});
-  else video?.webkitEnterFullscreen?.();
+  if (!chosen) return;
+  // All of them, so that the keys that choose another one show it. iPhones only show a video itself in full.
+  if (part('views').requestFullscreen) part('views').requestFullscreen().catch(() => {});
+  else chosen.video.webkitEnterFullscreen?.();
 }
