@@ -9,8 +9,8 @@
 
 /** RTP counts 90 to the millisecond in 32 bits. */
 const RTP_SPAN_MS = 2 ** 32 / 90;
-/** Detections older than this, in ms of the stream, are forgotten; HLS shows pictures that are seconds old. */
-const KEPT_MS = 15_000;
+/** Detections older than this, in ms of the stream, are forgotten; HLS shows pictures that are ten seconds old, and more. */
+const KEPT_MS = 30_000;
 /** A last detection is held for this long, in ms, when no newer one comes. */
 const HOLD_MS = 400;
 /** Further apart, in ms, detections say nothing about the time between them, nor of a picture that is so much newer. */
