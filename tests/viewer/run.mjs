@@ -76,6 +76,29 @@ async function fitsThePhone(page) {
   assert.ok(width <= PHONE.width, `the page is ${width} pixels wide`);
 }
 
+/** Nothing in the header lies upon another thing, nor beside the screen. */
+async function headerFits(page) {
+  await page.setViewportSize(PHONE);
+  const boxes = await page.evaluate(() => [...document.querySelectorAll('header > *')].filter((e) => e.checkVisibility()).map((e) => {
+    // What is in it counts too, such as text that is wider.
+    const all = [e, ...e.querySelectorAll(':not(svg *)')].filter((part) => part.getClientRects().length && part.offsetWidth !== 1);
+    const rects = all.map((part) => part.getBoundingClientRect());
+    return {
+      name: e.id || e.dataset.action || e.tagName,
+      left: Math.min(...rects.map((r) => r.left)), right: Math.max(...rects.map((r) => r.right)),
+      top: Math.min(...rects.map((r) => r.top)), bottom: Math.max(...rects.map((r) => r.bottom)),
+    };
+  }));
+  assert.ok(boxes.length >= 4, JSON.stringify(boxes));
+  for (const [at, a] of boxes.entries()) {
+    assert.ok(a.left >= 0 && a.right <= PHONE.width && a.top >= 0, `beside the screen: ${JSON.stringify(a)}`);
+    for (const b of boxes.slice(at + 1)) {
+      const apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+      assert.ok(apart, `one upon the other: ${JSON.stringify([a, b])}`);
+    }
+  }
+}
+
 /** Runs in the page: keeps what is drawn, what was detected, and the times at which the picture changes altogether. */
 function watch(ms) {
   const drawn = [];
@@ -439,6 +462,9 @@ async function comesBack() {
   console.log('restart spotter');
   await page.locator('#connection[data-state=lost]', { hasText: 'spotter does not answer' }).waitFor(PATIENCE);
   await shot(page, 'away');
+  await headerFits(page);
+  await shot(page, 'away-phone');
+  await page.setViewportSize(WIDE);
   await page.locator('#connection[data-state=connected]').waitFor(PATIENCE);
   await playing(page);
   await page.waitForFunction(() => Number(document.querySelector('[data-field=shown]').textContent) > 5, null, PATIENCE);
@@ -554,12 +580,16 @@ async function theBox() {
   await reader.locator('#connection[data-state=connected]').waitFor(PATIENCE);
   await reader.waitForTimeout(1000);
   assert.ok(!(await reader.locator('[data-action=box]').isVisible()), 'a reader has no business with the box');
+  await headerFits(reader);
   // The page finds out that way that a reader may not pause.
   overlooked(reader, '403', '/api/v1/pause');
   await close(reader);
 
   const page = await open('/', { viewport: PHONE });
-  await page.locator('[data-action=box]').click(PATIENCE);
+  await page.locator('[data-action=box]').waitFor(PATIENCE);
+  await page.locator('[data-action=pause]').waitFor(PATIENCE);
+  await headerFits(page);
+  await page.locator('[data-action=box]').click();
   await page.locator('#update-installed', { hasText: '1.0.0' }).waitFor(PATIENCE);
   assert.match(await page.locator('#update-slot').textContent(), /^A, spotter-test-board$/);
   assert.ok(!(await page.locator('#update-newest').isVisible()), 'nothing newer is known');

@@ -86,7 +86,8 @@ function lost(error, waitMs) {
 
 function connection(state, text) {
   part('connection').dataset.state = state;
-  if (part('connection').textContent !== text) part('connection').textContent = text;
+  const words = part('connection').firstElementChild;
+  if (words.textContent !== text) words.textContent = text;
   panel.events(text);
 }
 
