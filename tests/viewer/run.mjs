@@ -220,10 +220,31 @@ async function looks() {
       (wanted) => document.querySelector('[data-field=animals-now]').textContent.includes('giraffe') === wanted, there, PATIENCE);
     await giraffe(false);
     await giraffe(true);
-    if (viewport === PHONE) await fitsThePhone(page);
     await shot(page, name);
+    if (viewport === PHONE) await numbersOnThePhone(page);
     await close(page);
   }
+}
+
+/** They are right below the picture, and the button goes there from wherever one is. */
+async function numbersOnThePhone(page) {
+  await fitsThePhone(page);
+  await headerFits(page);
+  const place = () => page.evaluate(() => {
+    const top = (id) => document.getElementById(id).getBoundingClientRect().top;
+    return { panel: top('panel'), visits: top('visits'), open: document.getElementById('more').open };
+  });
+  const { panel, visits, open } = await place();
+  assert.ok(panel < visits && panel < PHONE.height && !open, JSON.stringify({ panel, visits, open }));
+  await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
+  const numbers = page.locator('[data-action=panel]');
+  await numbers.evaluate((button) => button.click());
+  await page.waitForFunction(() => document.getElementById('more').open
+    && Math.abs(document.getElementById('panel').getBoundingClientRect().top) < 20, null, PATIENCE);
+  assert.equal(await numbers.getAttribute('aria-pressed'), 'true');
+  await shot(page, 'numbers-phone');
+  await numbers.evaluate((button) => button.click());
+  assert.equal((await place()).open, false);
 }
 
 async function choosesByItself() {

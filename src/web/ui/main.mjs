@@ -181,10 +181,7 @@ function act(action) {
     full,
     play: () => chosen?.play(),
     pause: pause.toggle,
-    panel: () => {
-      const off = document.body.classList.toggle('no-panel');
-      document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(!off));
-    },
+    panel: panel.toggle,
     box: box.toggle,
     help: () => (part('help').open ? part('help').close() : part('help').showModal()),
   };
