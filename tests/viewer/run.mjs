@@ -284,6 +284,8 @@ async function keyboard() {
   const again = setInterval(() => page.keyboard.press('s').catch(() => {}), 6000);
   await page.keyboard.press('s');
   assert.match((await saved.finally(() => clearInterval(again))).suggestedFilename(), /^stream-.*\.jpg$/);
+  await page.locator('#toast', { hasText: /^Saved stream-.*\.jpg$/ }).waitFor(PATIENCE);
+  await shot(page, 'snapshot');
   // By Tab to the other tile, and Enter makes it large.
   for (let presses = 0; presses < 20; presses += 1) {
     await page.keyboard.press('Tab');
@@ -300,6 +302,11 @@ async function keyboard() {
     && document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('.view')?.dataset.stream === 'stream'
     && document.querySelector('.large').clientHeight === innerHeight, null, PATIENCE);
   await playing(page);
+  // What came of a snapshot is seen there too: here it is a failure.
+  await page.route('**/snapshot.jpg*', (route) => route.fulfill({ status: 404, json: { error: { code: 'no_picture', message: 'no picture in time' } } }));
+  await page.keyboard.press('s');
+  await page.locator('#toast.wrong', { hasText: 'No snapshot: no picture in time' }).waitFor(PATIENCE);
+  assert.equal(await page.evaluate(() => document.fullscreenElement.contains(document.getElementById('toast'))), true);
   await shot(page, 'full');
   // A busy machine may have no picture in time; the page says so, and the browser too.
   overlooked(page, '404');

@@ -1,12 +1,13 @@
 /** The page: which streams there are, which one is large, and what keys and buttons do. */
 
-import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs';
+import { askJson, Refused, setToken, takeToken } from './api.mjs';
 import * as box from './box.mjs';
 import { listen } from './events.mjs';
 import { learn } from './labels.mjs';
 import * as panel from './panel.mjs';
 import * as pause from './pause.mjs';
 import { copy, invite } from './publish.mjs';
+import { snapshot } from './snapshot.mjs';
 import * as switches from './switches.mjs';
 import { View } from './view.mjs';
 import * as visits from './visits.mjs';
@@ -177,7 +178,7 @@ function act(action) {
   const acts = {
     sound: () => chosen?.toggleSound(),
     boxes: () => chosen?.toggleBoxes(),
-    snapshot,
+    snapshot: () => chosen && snapshot(chosen.name, chosen.element.querySelector('[data-action=snapshot]')),
     full,
     play: () => chosen?.play(),
     pause: pause.toggle,
@@ -205,22 +206,6 @@ function key(event) {
   else if (event.key === 'ArrowLeft') choose(all.at(all.indexOf(chosen) - 1));
   else return;
   event.preventDefault();
-}
-
-async function snapshot() {
-  if (!chosen) return;
-  const { name } = chosen;
-  try {
-    const response = await ask(ofStream(name, 'snapshot.jpg?boxes=1'));
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(await response.blob());
-    link.download = `${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.jpg`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    part('said').textContent = 'Snapshot saved';
-  } catch (error) {
-    part('said').textContent = `No snapshot: ${error.message}`;
-  }
 }
 
 function full() {
