@@ -45,6 +45,7 @@ const FILES: &[File] = &[
     part!(SCRIPT, "plot.mjs"),
     part!(SCRIPT, "publish.mjs"),
     part!(SCRIPT, "retry.mjs"),
+    part!(SCRIPT, "rights.mjs"),
     part!(SCRIPT, "snapshot.mjs"),
     part!(SCRIPT, "strip.mjs"),
     part!(SCRIPT, "switches.mjs"),
