@@ -29,7 +29,7 @@ let tokenGiven = () => {};
 takeToken();
 part('token-form').addEventListener('submit', (event) => {
   event.preventDefault();
-  setToken(part('token').value.trim());
+  setToken(part('token').value.trim(), part('keep').checked ? 'device' : 'tab');
   tokenGiven();
 });
 part('copy').addEventListener('click', copy);

@@ -150,7 +150,7 @@ export class View {
 
   #tellLoss(count) {
     this.lost += count;
-    this.parts.loss.textContent = `Lost ${count} frames`;
+    this.parts.loss.textContent = count === 1 ? 'Lost 1 frame' : `Lost ${count} frames`;
     this.parts.loss.hidden = false;
     clearTimeout(this.#lossTimer);
     this.#lossTimer = setTimeout(() => { this.parts.loss.hidden = true; }, LOSS_SHOWN_MS);
