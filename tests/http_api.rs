@@ -148,6 +148,11 @@ fn bad_requests_are_refused_by_name() {
         }
         assert_eq!(get(&service, "/healthz", head).0, 200);
     }
+    assert_eq!(
+        json(&service, "/api/v1/me")["may"],
+        serde_json::json!(["publish", "read", "admin"])
+    );
+    assert_eq!(code("/api/v1/me", "Via: proxy\r\n"), (401, "no_token".to_owned()));
     let bearer = "Via: proxy\r\nAuthorization: Bearer wrong\r\n";
     assert_eq!(code("/api/v1/status", bearer), (401, "bad_token".to_owned()));
     // A body that stops half-way, of somebody unknown, and one that is too long.

@@ -24,6 +24,8 @@ const ROUND_MS: i64 = clip::PHOTOS.len() as i64 * PHOTO_MS;
 const DRIFT_MS: i64 = 600;
 /// How long a part of the browser's test may take.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// What the browser's test may ask for.
+const ORDERS: [&str; 4] = ["restart ", "hold ", "lose ", "publish "];
 const KEPT: [&str; 5] = ["viewer", "viewer-light", "viewer-phone", "no-stream", "visits"];
 
 fn absent() -> Option<String> {
@@ -40,10 +42,14 @@ fn absent() -> Option<String> {
 }
 
 fn publish(service: &Service, file: &str, stream: &str) -> Reaped {
+    publish_as(service, file, stream, &[])
+}
+
+fn publish_as(service: &Service, file: &str, stream: &str, how: &[&str]) -> Reaped {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.current_dir(root()).stdout(Stdio::null());
     ffmpeg.args(["-nostdin", "-v", "error", "-re", "-stream_loop", "-1", "-i", file]);
-    Reaped::start(ffmpeg.args(["-c", "copy", "-f", "flv", &service.url(stream)]))
+    Reaped::start(ffmpeg.args(how).args(["-c", "copy", "-f", "flv", &service.url(stream)]))
 }
 
 /// Runs one part of tests/viewer/run.mjs to its end.
@@ -192,13 +198,24 @@ fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
     if let Some(why) = absent() {
         return skip(&why);
     }
-    let service = Service::start("detect.backend = \"fake\"\n");
-    let _clip = publish(&service, "demo/clip.mp4", "stream");
+    let service = Service::start("detect.backend = \"fake\"\nweb.max_webrtc = 1\n");
+    let mut clip = Some(publish(&service, "demo/clip.mp4", "stream"));
     let line = Line::to(service.web);
     let out = service.dir.path().join("viewer");
     obey(browser(&service, line.port, &out, "slow", Stdio::piped()), |order| {
-        let hold = order.strip_prefix("hold ").unwrap().parse().unwrap();
-        line.hold(Duration::from_millis(hold));
+        let (what, how) = order.split_once(' ').unwrap();
+        let length = || Duration::from_millis(how.parse().unwrap());
+        match what {
+            "hold" => line.hold(length()),
+            "lose" => line.lose(length()),
+            _ => {
+                drop(clip.take());
+                // spotter believes in the sound that was there for two seconds more.
+                std::thread::sleep(Duration::from_millis(2500));
+                let silent: &[&str] = if how == "silent" { &["-an"] } else { &[] };
+                clip = Some(publish_as(&service, "demo/clip.mp4", "stream", silent));
+            }
+        }
     });
 }
 
@@ -206,9 +223,7 @@ fn a_page_whose_network_stood_still_says_what_it_lost_and_goes_on() {
 fn obey(mut node: Reaped, mut carry_out: impl FnMut(&str)) {
     for line in BufReader::new(node.0.stdout.take().unwrap()).lines().map_while(Result::ok) {
         match line.as_str() {
-            order if order.starts_with("restart ") || order.starts_with("hold ") => {
-                carry_out(order)
-            }
+            order if ORDERS.iter().any(|o| order.starts_with(o)) => carry_out(order),
             said => println!("{said}"),
         }
     }

@@ -45,13 +45,17 @@ const FILES: &[File] = &[
     part!(SCRIPT, "plot.mjs"),
     part!(SCRIPT, "publish.mjs"),
     part!(SCRIPT, "retry.mjs"),
+    part!(SCRIPT, "rights.mjs"),
+    part!(SCRIPT, "snapshot.mjs"),
     part!(SCRIPT, "strip.mjs"),
     part!(SCRIPT, "switches.mjs"),
     part!(SCRIPT, "times.mjs"),
+    part!(SCRIPT, "toast.mjs"),
     part!(SCRIPT, "unfit.mjs"),
     part!(SCRIPT, "view.mjs"),
     part!(SCRIPT, "visit.mjs"),
     part!(SCRIPT, "visits.mjs"),
+    part!(SCRIPT, "watch.mjs"),
     part!(SCRIPT, "whep.mjs"),
 ];
 

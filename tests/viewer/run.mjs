@@ -6,7 +6,8 @@
  *     node run.mjs URL OUTDIR visits           only the visits, of a stream that is being published
  *     node run.mjs URL OUTDIR box TOKEN        a box with slots and Wi-Fi; TOKEN may only read
  *     node run.mjs URL OUTDIR away             a line on the standard output, "restart spotter", has it restarted
- *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up
+ *     node run.mjs URL OUTDIR slow             over a line that "hold MS" on the standard output holds up, and "lose MS" loses;
+ *                                              "publish silent" and "publish sound" have the publisher come back as such
  *     node run.mjs URL OUTDIR live TOKEN       the demo clip as `stream`, a stream with B-frames as `bframes`
  *
  * Screenshots, and the boxes that were drawn, are left in OUTDIR. Ends with 0 when everything was as it should be.
@@ -33,13 +34,14 @@ const browser = await chromium.launch({
     '--disable-component-update', '--disable-sync'],
 });
 
-/** A page of its own on `path`; what it complained of is in `page.complaints`. */
-async function open(path, { viewport = WIDE, colorScheme = 'dark', headers = {} } = {}) {
+/** A page of its own on `path`, after `before` had it; what it complained of is in `page.complaints`. */
+async function open(path, { viewport = WIDE, colorScheme = 'dark', headers = {}, before = () => {} } = {}) {
   const context = await browser.newContext({ viewport, colorScheme, extraHTTPHeaders: headers });
   const page = await context.newPage();
   page.complaints = [];
   page.on('console', (message) => message.type() === 'error' && page.complaints.push(`${message.text()} ${message.location().url}`));
   page.on('pageerror', (error) => page.complaints.push(String(error)));
+  await before(page);
   await page.goto(url + path);
   return page;
 }
@@ -72,6 +74,29 @@ async function showClip(page) {
 async function fitsThePhone(page) {
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   assert.ok(width <= PHONE.width, `the page is ${width} pixels wide`);
+}
+
+/** Nothing in the header lies upon another thing, nor beside the screen. */
+async function headerFits(page) {
+  await page.setViewportSize(PHONE);
+  const boxes = await page.evaluate(() => [...document.querySelectorAll('header > *')].filter((e) => e.checkVisibility()).map((e) => {
+    // What is in it counts too, such as text that is wider.
+    const all = [e, ...e.querySelectorAll(':not(svg *)')].filter((part) => part.getClientRects().length && part.offsetWidth !== 1);
+    const rects = all.map((part) => part.getBoundingClientRect());
+    return {
+      name: e.id || e.dataset.action || e.tagName,
+      left: Math.min(...rects.map((r) => r.left)), right: Math.max(...rects.map((r) => r.right)),
+      top: Math.min(...rects.map((r) => r.top)), bottom: Math.max(...rects.map((r) => r.bottom)),
+    };
+  }));
+  assert.ok(boxes.length >= 4, JSON.stringify(boxes));
+  for (const [at, a] of boxes.entries()) {
+    assert.ok(a.left >= 0 && a.right <= PHONE.width && a.top >= 0, `beside the screen: ${JSON.stringify(a)}`);
+    for (const b of boxes.slice(at + 1)) {
+      const apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+      assert.ok(apart, `one upon the other: ${JSON.stringify([a, b])}`);
+    }
+  }
 }
 
 /** Runs in the page: keeps what is drawn, what was detected, and the times at which the picture changes altogether. */
@@ -195,10 +220,31 @@ async function looks() {
       (wanted) => document.querySelector('[data-field=animals-now]').textContent.includes('giraffe') === wanted, there, PATIENCE);
     await giraffe(false);
     await giraffe(true);
-    if (viewport === PHONE) await fitsThePhone(page);
     await shot(page, name);
+    if (viewport === PHONE) await numbersOnThePhone(page);
     await close(page);
   }
+}
+
+/** They are right below the picture, and the button goes there from wherever one is. */
+async function numbersOnThePhone(page) {
+  await fitsThePhone(page);
+  await headerFits(page);
+  const place = () => page.evaluate(() => {
+    const top = (id) => document.getElementById(id).getBoundingClientRect().top;
+    return { panel: top('panel'), visits: top('visits'), open: document.getElementById('more').open };
+  });
+  const { panel, visits, open } = await place();
+  assert.ok(panel < visits && panel < PHONE.height && !open, JSON.stringify({ panel, visits, open }));
+  await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
+  const numbers = page.locator('[data-action=panel]');
+  await numbers.evaluate((button) => button.click());
+  await page.waitForFunction(() => document.getElementById('more').open
+    && Math.abs(document.getElementById('panel').getBoundingClientRect().top) < 20, null, PATIENCE);
+  assert.equal(await numbers.getAttribute('aria-pressed'), 'true');
+  await shot(page, 'numbers-phone');
+  await numbers.evaluate((button) => button.click());
+  assert.equal((await place()).open, false);
 }
 
 async function choosesByItself() {
@@ -206,6 +252,7 @@ async function choosesByItself() {
   await playing(page);
   assert.equal(await large(page), 'bframes', 'the first by name is large');
   await by(page, 'MSE: the stream has B-frames');
+  assert.equal(await page.locator('[data-stream=stream] .badge').getAttribute('title'), 'MSE: WebRTC is for the large picture');
   await page.keyboard.press('2');
   assert.equal(await large(page), 'stream');
   await by(page, 'WebRTC: lowest latency');
@@ -224,6 +271,8 @@ async function keyboard() {
   await page.keyboard.press('?');
   assert.ok(await page.locator('#help').isVisible());
   await shot(page, 'help');
+  await page.keyboard.press('2');
+  assert.equal(await large(page), 'bframes', 'keys do nothing behind the open dialog');
   await page.keyboard.press('Escape');
   assert.ok(!(await page.locator('#help').isVisible()));
   await page.keyboard.press('ArrowRight');
@@ -237,6 +286,8 @@ async function keyboard() {
   const again = setInterval(() => page.keyboard.press('s').catch(() => {}), 6000);
   await page.keyboard.press('s');
   assert.match((await saved.finally(() => clearInterval(again))).suggestedFilename(), /^stream-.*\.jpg$/);
+  await page.locator('#toast', { hasText: /^Saved stream-.*\.jpg$/ }).waitFor(PATIENCE);
+  await shot(page, 'snapshot');
   // By Tab to the other tile, and Enter makes it large.
   for (let presses = 0; presses < 20; presses += 1) {
     await page.keyboard.press('Tab');
@@ -247,6 +298,18 @@ async function keyboard() {
   assert.equal(await large(page), 'bframes');
   await page.keyboard.press('f');
   await page.waitForFunction(() => document.fullscreenElement !== null, null, PATIENCE);
+  // The stream that keys choose is the one that is seen.
+  await page.keyboard.press('ArrowRight');
+  await page.waitForFunction(() => document.querySelector('.large').dataset.stream === 'stream'
+    && document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('.view')?.dataset.stream === 'stream'
+    && document.querySelector('.large').clientHeight === innerHeight, null, PATIENCE);
+  await playing(page);
+  // What came of a snapshot is seen there too: here it is a failure.
+  await page.route('**/snapshot.jpg*', (route) => route.fulfill({ status: 404, json: { error: { code: 'no_picture', message: 'no picture in time' } } }));
+  await page.keyboard.press('s');
+  await page.locator('#toast.wrong', { hasText: 'No snapshot: no picture in time' }).waitFor(PATIENCE);
+  assert.equal(await page.evaluate(() => document.fullscreenElement.contains(document.getElementById('toast'))), true);
+  await shot(page, 'full');
   // A busy machine may have no picture in time; the page says so, and the browser too.
   overlooked(page, '404');
   await close(page);
@@ -264,9 +327,14 @@ async function asksForTheToken() {
   await field.press('Enter');
   await page.locator('#gate-why:not(:empty)').waitFor();
   await field.fill(token);
+  await page.getByRole('checkbox', { name: 'Remember it on this device' }).check();
   await field.press('Enter');
   await page.locator('.view.large').waitFor(PATIENCE);
   assert.ok(!(await field.isVisible()));
+  // Another tab of this browser needs none.
+  const tab = await page.context().newPage();
+  await tab.goto(url);
+  await tab.locator('.view.large').waitFor(PATIENCE);
   overlooked(page, '401');
   await close(page);
 }
@@ -286,9 +354,23 @@ async function restsWhenHidden() {
   await close(page);
 }
 
-/** Where the browser plays HLS by itself, as iPhones do and newer Chromium. */
+/**
+ * Where the browser plays HLS by itself, as iPhones do and newer Chromium. Only Safari says at what time of the clock a video's time
+ * line begins: here the playlist is read for it, as Safari does.
+ */
 async function hlsPlays() {
-  const page = await open('/?transport=hls');
+  let began = false;
+  const readPlaylists = async (page) => {
+    await page.addInitScript(() => { HTMLMediaElement.prototype.getStartDate = () => new Date(window.startDate); });
+    page.on('response', async (response) => {
+      if (response.url().includes('/hls/stream/index.m3u8')) began = false;
+      if (began || !response.ok() || !response.url().includes('/hls/stream/media.m3u8')) return;
+      began = true;
+      const date = /#EXT-X-PROGRAM-DATE-TIME:(.*)/.exec(await response.text())[1];
+      await page.evaluate((d) => { window.startDate = d; }, date);
+    });
+  };
+  const page = await open('/?transport=hls', { before: readPlaylists });
   await page.locator('.view.large').waitFor(PATIENCE);
   if (!(await page.evaluate(() => document.createElement('video').canPlayType('application/vnd.apple.mpegurl')))) {
     console.log('SKIPPED hlsPlays: this Chromium plays no HLS by itself');
@@ -297,11 +379,34 @@ async function hlsPlays() {
   await page.keyboard.press('2');
   await playing(page);
   await by(page, 'HLS');
-  const time = () => page.evaluate(() => document.querySelector('.large video').currentTime);
-  const before = await time();
-  await page.waitForFunction((t) => document.querySelector('.large video').currentTime > t + 2, before, PATIENCE);
+  const { drawn, detected } = await page.evaluate(watch, 4000);
+  // The time by which boxes are asked for is that of pictures that are some seconds old. More cannot be said here: this browser's
+  // time line loses a second or two whenever it comes too late for a segment.
+  const newest = Math.max(...detected.map(([pts]) => pts));
+  assert.ok(drawn.length > 10, `${drawn.length} pictures have a time`);
+  for (const { pts_ms: pts } of drawn) assert.ok(pts > newest - 30_000 && pts <= newest, `${pts} ms beside detections of ${newest} ms`);
   await shot(page, 'hls');
-  // A playlist that is not ready yet.
+  // A playlist that is not ready yet, and a segment that a busy browser was too late for.
+  overlooked(page, '503');
+  overlooked(page, '404', '/hls/');
+  await close(page);
+}
+
+/** A browser with nothing but HLS, that cannot play what comes by it, shows pictures. */
+async function fallsToPictures() {
+  const page = await open('/', {
+    before: async (before) => {
+      await before.addInitScript(() => {
+        delete window.MediaSource;
+        delete window.RTCPeerConnection;
+        HTMLMediaElement.prototype.canPlayType = () => 'maybe';
+      });
+      await before.route(/\/hls\/.*\.m4s/, (route) => route.fulfill({ body: 'no video', contentType: 'video/mp4' }));
+    },
+  });
+  await by(page, 'Pictures: this browser cannot play it by HLS');
+  await playing(page);
+  overlooked(page, '404');
   overlooked(page, '503');
   await close(page);
 }
@@ -310,7 +415,7 @@ async function hlsPlays() {
 async function tellsLoss() {
   const page = await open('/?transport=mse');
   await playing(page);
-  const loss = page.locator('.large .loss', { hasText: /^Lost \d+ frames$/ });
+  const loss = page.locator('.large .loss', { hasText: /^Lost \d+ frames?$/ });
   // Longer than a viewer may be behind, shorter than it takes to be given up, whatever the kernel holds on the way.
   for (let hold = 3500; !(await loss.isVisible()); hold += 500) {
     assert.ok(hold < 8000, 'nothing was lost though the network stood still');
@@ -325,6 +430,66 @@ async function tellsLoss() {
   await close(page);
 }
 
+/** Keeps what the large picture says of itself from now on, in the page's `told`. */
+const listenTo = (page) => page.evaluate(() => {
+  const view = document.querySelector('.view.large');
+  let before = view.dataset.state;
+  window.told = [];
+  new MutationObserver(() => {
+    if (view.dataset.state !== before) window.told.push(`${view.dataset.state}: ${view.querySelector('.words').textContent}`);
+    before = view.dataset.state;
+  }).observe(view, { attributeFilter: ['data-state'] });
+});
+
+/** The network is gone and the connections stay open, as they do when nobody says that they are over: the picture is asked for anew. */
+async function noticesSilence() {
+  const pages = [await open('/?transport=mse'), await open('/?transport=mjpeg')];
+  for (const page of pages) {
+    await playing(page);
+    await listenTo(page);
+  }
+  console.log('lose 7000');
+  for (const page of pages) {
+    await page.waitForFunction(() => window.told.at(-1)?.startsWith('live'), null, PATIENCE);
+    const told = await page.evaluate(() => window.told);
+    assert.equal(told[0], 'retry: No picture for 5 s. Trying again …');
+    await page.waitForTimeout(1000);
+    page.complaints = page.complaints.filter((said) => !/net::ERR_|WebSocket connection to/.test(said));
+    await playing(page);
+    await close(page);
+  }
+}
+
+/** One viewer may watch over WebRTC here: the next one sees the picture all the same, and why it comes another way. */
+async function makesDoWithoutWebRtc() {
+  const first = await open('/');
+  await playing(first);
+  await by(first, 'WebRTC: lowest latency');
+  const second = await open('/');
+  await playing(second);
+  await by(second, /^MSE: 1 viewer.* over WebRTC already/);
+  overlooked(second, '503', '/whep/stream');
+  await close(second);
+  await close(first);
+}
+
+/** A publisher that comes back without sound, and then with it, is seen at once: the connection stays what it is. */
+async function followsTheTracks() {
+  const page = await open('/?transport=mse');
+  await playing(page);
+  await listenTo(page);
+  for (const order of ['publish silent', 'publish sound']) {
+    console.log(order);
+    await page.locator('.view.large[data-state=waiting]').waitFor(PATIENCE);
+    await playing(page);
+    const seen = await page.evaluate(() => document.querySelector('.large video').currentTime);
+    await page.waitForFunction((t) => document.querySelector('.large video').currentTime > t + 1, seen, PATIENCE);
+  }
+  const told = await page.evaluate(() => window.told.map((words) => words.split(':')[0]));
+  assert.ok(!told.includes('retry') && !told.includes('connecting'), `no attempt failed: ${told}`);
+  await close(page);
+}
+
 /** The page says that spotter is away, and plays again by itself when it is back. */
 async function comesBack() {
   const page = await open('/');
@@ -332,6 +497,9 @@ async function comesBack() {
   console.log('restart spotter');
   await page.locator('#connection[data-state=lost]', { hasText: 'spotter does not answer' }).waitFor(PATIENCE);
   await shot(page, 'away');
+  await headerFits(page);
+  await shot(page, 'away-phone');
+  await page.setViewportSize(WIDE);
   await page.locator('#connection[data-state=connected]').waitFor(PATIENCE);
   await playing(page);
   await page.waitForFunction(() => Number(document.querySelector('[data-field=shown]').textContent) > 5, null, PATIENCE);
@@ -446,13 +614,17 @@ async function theBox() {
   const reader = await open(`/?token=${token}`, { headers: { 'X-Forwarded-For': '192.0.2.7' } });
   await reader.locator('#connection[data-state=connected]').waitFor(PATIENCE);
   await reader.waitForTimeout(1000);
-  assert.ok(!(await reader.locator('[data-action=box]').isVisible()), 'a reader has no business with the box');
-  // The page finds out that way that a reader may not pause.
-  overlooked(reader, '403', '/api/v1/pause');
+  for (const what of ['[data-action=box]', '[data-action=pause]', '#switches']) {
+    assert.ok(!(await reader.locator(what).isVisible()), `a reader has no business with ${what}`);
+  }
+  await headerFits(reader);
   await close(reader);
 
   const page = await open('/', { viewport: PHONE });
-  await page.locator('[data-action=box]').click(PATIENCE);
+  await page.locator('[data-action=box]').waitFor(PATIENCE);
+  await page.locator('[data-action=pause]').waitFor(PATIENCE);
+  await headerFits(page);
+  await page.locator('[data-action=box]').click();
   await page.locator('#update-installed', { hasText: '1.0.0' }).waitFor(PATIENCE);
   assert.match(await page.locator('#update-slot').textContent(), /^A, spotter-test-board$/);
   assert.ok(!(await page.locator('#update-newest').isVisible()), 'nothing newer is known');
@@ -486,9 +658,9 @@ const PARTS = {
   visits: [visits, visitsLook],
   empty: [empty, pauses],
   away: [comesBack],
-  slow: [tellsLoss],
+  slow: [tellsLoss, noticesSilence, makesDoWithoutWebRtc, followsTheTracks],
   live: [mseBoxes, whepBoxes, choosesByItself, keyboard, asksForTheToken, restsWhenHidden,
-    pictures, hlsPlays, looks, visits, visitsLook],
+    pictures, hlsPlays, fallsToPictures, looks, visits, visitsLook],
 };
 let failed = 0;
 for (const check of PARTS[part]) {

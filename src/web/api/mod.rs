@@ -2,6 +2,7 @@
 
 mod events; // visits, their pictures and clips
 mod feed; // Server-Sent Events
+mod me; // what the caller may
 mod node; // status and statistics
 mod pause; // nothing is seen or recorded for a while
 mod pictures; // snapshot.jpg, mjpeg
@@ -58,6 +59,7 @@ pub(super) fn routes() -> Router<Arc<Door>> {
         .merge(events::routes())
         .merge(recordings::routes())
         .merge(node::routes())
+        .merge(me::routes())
         .merge(pause::routes())
         .merge(update::routes())
         .merge(wifi::routes())

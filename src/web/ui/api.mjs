@@ -22,17 +22,23 @@ export function takeToken() {
   const here = new URL(location.href);
   const token = here.searchParams.get('token');
   if (token === null) return;
-  setToken(token);
+  // One that is kept on this device stays.
+  sessionStorage.setItem(KEY, token);
   here.searchParams.delete('token');
   history.replaceState(null, '', here);
 }
 
-/** @param {string} token */
-export function setToken(token) {
+/**
+ * Keeps the token until the tab is closed, or on this device: whoever uses it then may look.
+ * @param {string} token @param {'tab'|'device'} where
+ */
+export function setToken(token, where = 'tab') {
   sessionStorage.setItem(KEY, token);
+  if (where === 'device') localStorage.setItem(KEY, token);
+  else localStorage.removeItem(KEY);
 }
 
-const token = () => sessionStorage.getItem(KEY);
+const token = () => sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
 
 /**
  * An address for what cannot send headers: EventSource, WebSocket, video.

@@ -9,8 +9,8 @@
 
 /** RTP counts 90 to the millisecond in 32 bits. */
 const RTP_SPAN_MS = 2 ** 32 / 90;
-/** Detections older than this, in ms of the stream, are forgotten; HLS shows pictures that are seconds old. */
-const KEPT_MS = 15_000;
+/** Detections older than this, in ms of the stream, are forgotten; HLS shows pictures that are ten seconds old, and more. */
+const KEPT_MS = 30_000;
 /** A last detection is held for this long, in ms, when no newer one comes. */
 const HOLD_MS = 400;
 /** Further apart, in ms, detections say nothing about the time between them, nor of a picture that is so much newer. */
@@ -27,6 +27,30 @@ const SAME_IOU = 0.3;
 export function unwrapRtp(rtp, near) {
   const ms = rtp / 90;
   return ms + Math.round((near - ms) / RTP_SPAN_MS) * RTP_SPAN_MS;
+}
+
+/** So many detections say well enough how far a stream's time is from spotter's clock. */
+const SURE = 30;
+
+/**
+ * The stream's time of pictures whose time line begins at a known time of spotter's clock. Both run at the stream's pace, so what
+ * lies between them is found once: clocks drift apart within hours.
+ */
+export class Timeline {
+  #start = NaN;
+  #seen = 0;
+  #zero = 0;
+
+  /**
+   * @param {number} start ms of spotter's clock @param {number} mediaTime s from there @param {History} history
+   * @returns {number} ms of the stream
+   */
+  at(start, mediaTime, history) {
+    if (start !== this.#start || this.#seen < SURE && history.size > this.#seen) {
+      [this.#start, this.#seen, this.#zero] = [start, history.size, start - history.offset];
+    }
+    return this.#zero + mediaTime * 1000;
+  }
 }
 
 /** Intersection over union. @param {number[]} a @param {number[]} b */
@@ -81,6 +105,16 @@ export class History {
 
   clear() {
     this.#all = [];
+  }
+
+  get size() {
+    return this.#all.length;
+  }
+
+  /** Spotter's clock at the stream's time 0, ms: of the arrivals that are kept the middle one. */
+  get offset() {
+    const offsets = this.#all.map(({ captured, pts }) => captured - pts).sort((a, b) => a - b);
+    return offsets[offsets.length >> 1];
   }
 
   /** @returns {Seen|undefined} */

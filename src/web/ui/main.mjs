@@ -1,12 +1,14 @@
 /** The page: which streams there are, which one is large, and what keys and buttons do. */
 
-import { ask, askJson, ofStream, Refused, setToken, takeToken } from './api.mjs';
+import { askJson, Refused, setToken, takeToken } from './api.mjs';
 import * as box from './box.mjs';
 import { listen } from './events.mjs';
 import { learn } from './labels.mjs';
 import * as panel from './panel.mjs';
 import * as pause from './pause.mjs';
 import { copy, invite } from './publish.mjs';
+import * as rights from './rights.mjs';
+import { snapshot } from './snapshot.mjs';
 import * as switches from './switches.mjs';
 import { View } from './view.mjs';
 import * as visits from './visits.mjs';
@@ -27,7 +29,7 @@ let tokenGiven = () => {};
 takeToken();
 part('token-form').addEventListener('submit', (event) => {
   event.preventDefault();
-  setToken(part('token').value.trim());
+  setToken(part('token').value.trim(), part('keep').checked ? 'device' : 'tab');
   tokenGiven();
 });
 part('copy').addEventListener('click', copy);
@@ -59,8 +61,7 @@ async function begin() {
 function wantToken(error) {
   connection('refused', 'A token is needed');
   visits.stop();
-  switches.forget();
-  pause.forget();
+  rights.forget();
   box.forget();
   keepViews([]);
   part('empty').hidden = true;
@@ -73,7 +74,7 @@ function wantToken(error) {
 function open() {
   connection('connected', 'Connected');
   visits.start();
-  pause.look();
+  rights.look();
   box.offer();
   for (const view of views.values()) view.forget();
 }
@@ -81,12 +82,15 @@ function open() {
 function lost(error, waitMs) {
   const seconds = Math.max(1, Math.round(waitMs / 1000));
   connection('lost', `spotter does not answer; trying again in ${seconds} s`);
+  // Whether there is a stream nobody knows now.
+  part('empty').hidden = true;
   console.info(error.message);
 }
 
 function connection(state, text) {
   part('connection').dataset.state = state;
-  if (part('connection').textContent !== text) part('connection').textContent = text;
+  const words = part('connection').firstElementChild;
+  if (words.textContent !== text) words.textContent = text;
   panel.events(text);
 }
 
@@ -119,7 +123,10 @@ async function refresh() {
   if (streams.length === 0) invite();
 }
 
-/** One view a stream, in the order of their names. */
+/** The views in the order of their names. */
+const row = () => [...views.values()].sort((a, b) => a.name.localeCompare(b.name));
+
+/** One view a stream. */
 function keepViews(streams) {
   for (const [name, view] of views) {
     if (streams.some(({ stream }) => stream === name)) continue;
@@ -127,17 +134,19 @@ function keepViews(streams) {
     views.delete(name);
     if (view === chosen) chosen = undefined;
   }
-  for (const stream of [...streams].sort((a, b) => a.stream.localeCompare(b.stream))) {
+  for (const stream of streams) {
     const view = views.get(stream.stream) ?? newView(stream.stream);
     view.stream = stream;
   }
-  if (!chosen && views.size) choose([...views.values()][0]);
+  if (!chosen) choose(row()[0]);
 }
 
 function newView(name) {
   const view = new View(name, { chosen: () => choose(view), changed: () => changed(view), act });
   views.set(name, view);
-  part('views').append(view.element);
+  const all = row();
+  // Tab goes through them in the order of the number keys.
+  part('views').insertBefore(view.element, all[all.indexOf(view) + 1]?.element ?? part('toast'));
   view.awake = !document.hidden;
   return view;
 }
@@ -176,14 +185,11 @@ function act(action) {
   const acts = {
     sound: () => chosen?.toggleSound(),
     boxes: () => chosen?.toggleBoxes(),
-    snapshot,
+    snapshot: () => chosen && snapshot(chosen.name, chosen.element.querySelector('[data-action=snapshot]')),
     full,
     play: () => chosen?.play(),
     pause: pause.toggle,
-    panel: () => {
-      const off = document.body.classList.toggle('no-panel');
-      document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(!off));
-    },
+    panel: panel.toggle,
     box: box.toggle,
     help: () => (part('help').open ? part('help').close() : part('help').showModal()),
   };
@@ -195,12 +201,12 @@ const KEYS = { m: 'sound', b: 'boxes', s: 'snapshot', f: 'full', p: 'panel', '?'
 /** @param {KeyboardEvent} event */
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select')) return;
-  // An open visit has keys of its own.
-  if (part('visit').open || part('box').open) return;
+  // Behind an open dialog nothing happens; a visit has keys of its own.
+  if (document.querySelector('dialog[open]') && !(part('help').open && event.key === '?')) return;
   // Space on a button presses it.
   if (event.key === ' ' && event.target.closest('button, a')) return;
   const action = KEYS[event.key.toLowerCase()];
-  const all = [...views.values()];
+  const all = row();
   if (action) act(action);
   else if (/^[1-9]$/.test(event.key)) choose(all[Number(event.key) - 1]);
   else if (event.key === 'ArrowRight') choose(all[(all.indexOf(chosen) + 1) % all.length]);
@@ -209,26 +215,10 @@ function key(event) {
   event.preventDefault();
 }
 
-async function snapshot() {
-  if (!chosen) return;
-  const { name } = chosen;
-  try {
-    const response = await ask(ofStream(name, 'snapshot.jpg?boxes=1'));
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(await response.blob());
-    link.download = `${name}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.jpg`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    part('said').textContent = 'Snapshot saved';
-  } catch (error) {
-    part('said').textContent = `No snapshot: ${error.message}`;
-  }
-}
-
 function full() {
   if (document.fullscreenElement) return document.exitFullscreen();
-  const { element, video } = chosen ?? {};
-  // iPhones only show a video itself in full.
-  if (element?.requestFullscreen) element.requestFullscreen().catch(() => {});
-  else video?.webkitEnterFullscreen?.();
+  if (!chosen) return;
+  // All of them, so that the keys that choose another one show it. iPhones only show a video itself in full.
+  if (part('views').requestFullscreen) part('views').requestFullscreen().catch(() => {});
+  else chosen.video.webkitEnterFullscreen?.();
 }

@@ -29,44 +29,47 @@ export const mseCan = (codec) =>
  * @param {(news: object) => void} tell
  */
 export async function mse(stream, { video }, signal, tell) {
-  const source = new MediaSource();
-  const objectUrl = URL.createObjectURL(source);
-  video.src = objectUrl;
-  let socket;
+  const socket = new WebSocket(socketAddress(`/live/${encodeURIComponent(stream.stream)}`));
+  socket.binaryType = 'arraybuffer';
   try {
-    const opened = new Promise((resolve) => source.addEventListener('sourceopen', resolve, { once: true }));
-    await Promise.race([opened, aborted(signal)]);
-    // What has no end is played without the reserve that a film would get.
-    source.duration = Infinity;
-    socket = new WebSocket(socketAddress(`/live/${encodeURIComponent(stream.stream)}`));
-    socket.binaryType = 'arraybuffer';
-    await Promise.race([play(source, socket, video, tell), aborted(signal)]);
+    await Promise.race([play(socket, video, tell), aborted(signal)]);
   } finally {
-    socket?.close();
-    URL.revokeObjectURL(objectUrl);
+    socket.close();
   }
 }
 
-function play(source, socket, video, tell) {
+function play(socket, video, tell) {
   return new Promise((resolve, reject) => {
-    const feed = new Feed(source, video, reject);
+    let feed = new Feed(video, reject);
+    const begin = (mime) => {
+      if (!feed.takes(mime)) {
+        feed.close();
+        feed = new Feed(video, reject);
+        // Another source has the browser pause.
+        video.play().catch(() => {});
+      }
+      feed.begin(mime);
+    };
     socket.onmessage = ({ data }) => {
       try {
         if (typeof data !== 'string') feed.push(new Uint8Array(data));
-        else hear(JSON.parse(data), feed, tell, resolve, reject);
+        else hear(JSON.parse(data), begin, tell, resolve, reject);
       } catch (error) {
         reject(error);
       }
     };
-    socket.onclose = () => reject(new Error('the video connection is lost'));
+    socket.onclose = () => {
+      feed.close();
+      reject(new Error('the video connection is lost'));
+    };
     video.onerror = () => reject(new Error(`the browser gave up: ${video.error?.message || 'decode error'}`));
   });
 }
 
-function hear(message, feed, tell, ended, failed) {
+function hear(message, begin, tell, ended, failed) {
   switch (message.type) {
     case 'init':
-      return feed.begin(message.mime);
+      return begin(message.mime);
     case 'lagged':
       return tell({ lost: message.dropped });
     case 'waiting':
@@ -78,23 +81,49 @@ function hear(message, feed, tell, ended, failed) {
   }
 }
 
+/** The kinds of a type's tracks: "avc1,mp4a". @param {string} mime */
+const tracks = (mime) => (/codecs="([^"]*)"/.exec(mime)?.[1] ?? '').split(',').map((codec) => codec.trim().split('.')[0]).join();
+
 /** Hands fragments to the browser one after the other, and keeps what is shown near the newest. */
 class Feed {
+  #mime = '';
+  #open = true;
   /** @type {SourceBuffer|null} */
   #buffer = null;
   /** Fragments, and before an initialisation segment its type. @type {(Uint8Array|string)[]} */
   #queue = [];
   #jumped = -Infinity;
 
-  constructor(source, video, failed) {
-    this.source = source;
+  /** @param {HTMLVideoElement} video that shows this from now on @param {(error: Error) => void} failed */
+  constructor(video, failed) {
+    this.source = new MediaSource();
     this.video = video;
     this.failed = failed;
+    const url = URL.createObjectURL(this.source);
+    this.source.addEventListener('sourceopen', () => {
+      URL.revokeObjectURL(url);
+      if (!this.#open) return;
+      // What has no end is played without the reserve that a film would get.
+      this.source.duration = Infinity;
+      this.#attempt(() => this.#next());
+    }, { once: true });
+    video.src = url;
+  }
+
+  /** What still comes of it is of no interest. */
+  close() {
+    this.#open = false;
+  }
+
+  /** Whether this may follow on what was before: a source's set of tracks is for ever. @param {string} mime */
+  takes(mime) {
+    return !this.#mime || tracks(mime) === tracks(this.#mime);
   }
 
   /** What follows is of this type. @param {string} mime */
   begin(mime) {
     if (!MediaSource.isTypeSupported(mime)) throw new Unfit(`this browser does not play ${mime}`);
+    this.#mime = mime;
     this.#queue.push(mime);
     this.#next();
   }
@@ -118,14 +147,18 @@ class Feed {
   #become(mime) {
     if (this.#buffer) return this.#buffer.changeType(mime);
     this.#buffer = this.source.addSourceBuffer(mime);
-    this.#buffer.addEventListener('updateend', () => {
-      try {
-        this.#follow();
-        this.#next();
-      } catch (error) {
-        this.failed(error);
-      }
-    });
+    this.#buffer.addEventListener('updateend', () => this.#attempt(() => {
+      this.#follow();
+      this.#next();
+    }));
+  }
+
+  #attempt(work) {
+    try {
+      if (this.#open) work();
+    } catch (error) {
+      this.failed(error);
+    }
   }
 
   /** Whether the browser is now busy forgetting what was shown. */

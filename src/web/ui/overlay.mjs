@@ -23,12 +23,27 @@ export function draw(canvas, boxes, picture) {
   const scale = Math.min(w / picture.width, h / picture.height);
   const [left, top] = [(w - picture.width * scale) / 2, (h - picture.height * scale) / 2];
   context.translate(left, top);
-  const shown = picture.width * scale;
-  for (const box of boxes) {
-    const at = box.bbox.map((v) => v * scale);
-    frame(context, at, colour(box.class_id));
-    if (shown >= LABELS_FROM) label(context, at, box, shown);
-  }
+  const shown = [picture.width * scale, picture.height * scale];
+  const places = boxes.map(({ bbox }) => bbox.map((v) => v * scale));
+  boxes.forEach((box, i) => frame(context, places[i], colour(box.class_id)));
+  if (shown[0] < LABELS_FROM) return;
+  const taken = [];
+  // The surest first: it has the best place.
+  const order = boxes.map((_, i) => i).sort((a, b) => boxes[b].confidence - boxes[a].confidence);
+  for (const i of order) label(context, places[i], boxes[i], shown, taken);
+}
+
+/**
+ * Where a label stands: above its box, else in it or below it, where no other label is; always inside the picture.
+ * @param {number[]} box x1, y1, x2, y2 @param {number[]} size of the label @param {number[]} picture its size
+ * @param {number[][]} taken x, y, width, height of the labels that stand already @returns {number[]} x, y, width, height
+ */
+export function spot([x1, y1, x2, y2], [w, h], [width, height], taken) {
+  const places = [[x1, y1 - h - 3], [x1 + 5, y1 + 5], [x1, y2 + 3], [x2 - w, y1 - h - 3], [x2 - w - 5, y2 - h - 5], [x1 + 5, y1 + h + 8]]
+    .filter(([, y]) => y >= 0 && y + h <= height)
+    .map(([x, y]) => [Math.max(0, Math.min(x, width - w)), y, w, h]);
+  const free = ([x, y]) => taken.every(([tx, ty, tw, th]) => x + w <= tx || tx + tw <= x || y + h <= ty || ty + th <= y);
+  return places.find(free) ?? places[0] ?? [Math.max(0, Math.min(x1, width - w)), Math.max(0, y1 + 5), w, h];
 }
 
 function frame(context, [x1, y1, x2, y2], stroke) {
@@ -43,17 +58,15 @@ function frame(context, [x1, y1, x2, y2], stroke) {
   context.stroke(path);
 }
 
-function label(context, [x1, y1], box, width) {
-  const size = width < 500 ? 12 : 14;
+function label(context, at, box, picture, taken) {
+  const size = picture[0] < 500 ? 12 : 14;
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textBaseline = 'middle';
   const track = box.track_id === null ? '' : ` ${box.track_id}`;
   const text = `${box.label}${track}  ${Math.round(box.confidence * 100)}%`;
-  const [w, h] = [context.measureText(text).width + size, size * 1.6];
-  // Above the box where there is room, else in its corner; always inside the picture.
-  const above = y1 - h - 3 >= 0;
-  const x = Math.max(0, Math.min(above ? x1 : x1 + 5, width - w));
-  const y = above ? y1 - h - 3 : y1 + 5;
+  const place = spot(at, [context.measureText(text).width + size, size * 1.6], picture, taken);
+  taken.push(place);
+  const [x, y, w, h] = place;
   context.beginPath();
   context.roundRect(x, y, w, h, 5);
   context.fillStyle = colour(box.class_id);

@@ -11,6 +11,36 @@ const plots = Object.fromEntries(
   [...document.querySelectorAll('[data-plot]')].map((svg) => [svg.dataset.plot, new Plot(svg)]),
 );
 
+/** Here the numbers stand beside the picture; elsewhere they are below it, and most of them folded. */
+const wide = matchMedia('(min-width: 861px)');
+const more = document.getElementById('more');
+
+function fold() {
+  more.open = wide.matches;
+}
+wide.addEventListener('change', fold);
+more.addEventListener('toggle', pressed);
+fold();
+pressed();
+
+/** Shows or hides them; where they are below the picture, goes there. */
+export function toggle() {
+  if (wide.matches) {
+    document.body.classList.toggle('no-panel');
+    return pressed();
+  }
+  const panel = document.getElementById('panel');
+  const { top } = panel.getBoundingClientRect();
+  const seen = top >= 0 && top < 0.6 * innerHeight;
+  more.open = !(more.open && seen);
+  if (!seen) panel.scrollIntoView();
+}
+
+function pressed() {
+  const on = wide.matches ? !document.body.classList.contains('no-panel') : more.open;
+  document.querySelector('[data-action=panel]').setAttribute('aria-pressed', String(on));
+}
+
 /** A live region would read out a text that is set again. */
 function set(name, text) {
   const element = field(name);
@@ -60,7 +90,7 @@ function stages(latency) {
 /** How the picture comes. @param {import('./view.mjs').View} view */
 export function video(view) {
   const { state, transport, why } = view.news;
-  const states = { live: 'live', waiting: 'waiting for the camera', blocked: 'waiting for you', retry: 'lost' };
+  const states = { live: 'live', waiting: 'waiting for the camera', silent: 'the camera sends nothing', blocked: 'waiting for you', retry: 'lost' };
   set('video', view.info?.status === 'waiting' ? states.waiting : (states[state] ?? 'connecting'));
   set('transport', transport ? `${NAMES[transport]}: ${why}` : '–');
   set('lost', number.format(view.lost));
@@ -93,7 +123,9 @@ export function node(status, stream) {
   set('decoder', decoder ? decoder.decoder + (decoder.resting ? ' (rests)' : '') : '–');
   set('detector', detector ? `${detector.model}, ${detector.backend}` : (status.detector_error ?? '–'));
   storage(status.storage);
-  list('refusals', [...(decoder?.refusals ?? []), ...(detector?.refusals ?? [])]);
+  const refusals = [...(decoder?.refusals ?? []), ...(detector?.refusals ?? [])];
+  field('refusals').parentElement.hidden = refusals.length === 0;
+  list('refusals', refusals);
   const local = [
     ...(status.throttled ?? []).map((why) => `slowed down: ${why}`),
     ...paced(status.pace),

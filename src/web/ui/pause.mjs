@@ -1,6 +1,7 @@
 /** The privacy pause: says that it is one, and begins and ends it for those who may. */
 
 import { ask } from './api.mjs';
+import * as rights from './rights.mjs';
 
 const part = (id) => document.getElementById(id);
 const button = () => document.querySelector('[data-action=pause]');
@@ -12,15 +13,7 @@ let paused = false;
 
 part('resume').addEventListener('click', () => put({ paused: false }));
 
-/** Finds out by a change of nothing whether this visitor may. */
-export function look() {
-  put({});
-}
-
-/** Another visitor, maybe. */
-export function forget() {
-  allow(false);
-}
+rights.whenKnown(allow);
 
 export const toggle = () => put({ paused: !paused });
 
@@ -39,11 +32,10 @@ async function put(wish) {
   try {
     const options = { method: 'PUT', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(wish) };
     const answer = await (await ask('/api/v1/pause', options)).json();
-    allow(true);
     show(answer.paused ? answer : null);
     part('pause-trouble').textContent = '';
   } catch (error) {
-    if (error.wantsToken) allow(false);
+    if (error.wantsToken) rights.forget();
     else part('pause-trouble').textContent = error.message;
   }
 }

@@ -10,13 +10,11 @@ const GLANCE_MS = 2000;
 /**
  * Plays until the stream is over (resolves) or something breaks (rejects).
  * @param {object} stream @param {import('./player.mjs').Screen} screen @param {AbortSignal} signal
- * @param {(news: object) => void} tell
  */
-export async function pictures(stream, screen, signal, tell) {
+export async function pictures(stream, screen, signal) {
   const show = async (jpeg) => {
     await display(screen.image, jpeg);
     screen.shown();
-    tell({ state: 'live' });
   };
   while (!screen.large()) {
     const response = await ask(ofStream(stream.stream, 'snapshot.jpg?boxes=1'), { signal });

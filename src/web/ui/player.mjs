@@ -1,30 +1,34 @@
 /** Plays one stream: picks a transport, takes the next when one is unfit, and tries again when one broke. */
 
 import { choose } from './choose.mjs';
-import { unwrapRtp } from './boxes.mjs';
-import { hls, hlsCan, wallTime } from './hls.mjs';
+import { Timeline, unwrapRtp } from './boxes.mjs';
+import { hls, hlsCan, startOf } from './hls.mjs';
 import { mse, mseCan } from './mse.mjs';
 import { pictures } from './pictures.mjs';
 import { Backoff, sleep } from './retry.mjs';
 import { Unfit } from './unfit.mjs';
+import { Watch } from './watch.mjs';
 import { whep } from './whep.mjs';
 
 /**
- * @typedef {{video: HTMLVideoElement, image: HTMLImageElement, large: () => boolean, shown: () => void}} Screen
- *   where a transport shows its pictures; `shown` counts one that came without the video element
- * @typedef {{state?: 'connecting'|'live'|'waiting'|'retry'|'blocked', transport?: string, why?: string, text?: string,
+ * @typedef {{video: HTMLVideoElement, image: HTMLImageElement, large: () => boolean, shown: () => void, seen: () => number}} Screen
+ *   where a transport shows its pictures; `shown` counts one that came without the video element, `seen` says how many were shown
+ * @typedef {{state?: 'connecting'|'live'|'waiting'|'silent'|'retry'|'blocked', transport?: string, why?: string, text?: string,
  *   lost?: number}} News
  */
+
+/** How often is looked whether pictures are shown, ms. */
+const LOOK_MS = 250;
 
 const RUN = { whep, mse, hls, mjpeg: pictures };
 
 /** What a frame's metadata says of its time, ms of the stream; null when it says nothing. */
 const TIME = {
-  whep: (frame, newest) => (frame.rtpTimestamp === undefined ? newest.pts : unwrapRtp(frame.rtpTimestamp, newest.pts)),
+  whep: ({ rtpTimestamp: rtp }, { newest }) => (rtp === undefined ? newest.pts : unwrapRtp(rtp, newest.pts)),
   mse: (frame) => frame.mediaTime * 1000,
-  hls: (frame, newest, video) => {
-    const taken = wallTime(video, frame.mediaTime);
-    return taken === null ? null : newest.pts + taken - newest.captured;
+  hls: (frame, history, video, timeline) => {
+    const start = startOf(video);
+    return start === null ? null : timeline.at(start, frame.mediaTime, history);
   },
   mjpeg: () => null,
 };
@@ -43,8 +47,11 @@ export class Player {
   #running = null;
   #ended = Promise.resolve();
   #stream = null;
+  /** When `#stream` was heard, ms. */
+  #heard = 0;
   #refused = {};
   #transport = 'mse';
+  #timeline = new Timeline();
 
   /** @param {Screen} screen @param {(news: News) => void} tell */
   constructor(screen, tell) {
@@ -57,6 +64,7 @@ export class Player {
     const kind = (s) => JSON.stringify([s?.video?.codec_string, s?.b_frames, s?.webrtc?.offered]);
     const changed = kind(stream) !== kind(this.#stream);
     this.#stream = stream;
+    this.#heard = performance.now();
     if (!changed) return;
     this.#refused = {};
     this.restart();
@@ -79,12 +87,22 @@ export class Player {
     this.turn(true);
   }
 
+  /** Chooses again where that is another way: the picture became large or small. */
+  fit() {
+    if (this.#stream?.video && this.#choice().transport !== this.#transport) this.restart();
+  }
+
+  #choice() {
+    const { video, large } = this.screen;
+    return choose(this.#stream, can, this.#refused, { forced, sound: !video.muted, small: !large() });
+  }
+
   /**
    * A frame's time, ms of the stream, or null.
-   * @param {VideoFrameCallbackMetadata} frame @param {import('./boxes.mjs').Seen|undefined} newest
+   * @param {VideoFrameCallbackMetadata} frame @param {import('./boxes.mjs').History} history
    */
-  time(frame, newest) {
-    return newest ? TIME[this.#transport](frame, newest, this.screen.video) : null;
+  time(frame, history) {
+    return history.size ? TIME[this.#transport](frame, history, this.screen.video, this.#timeline) : null;
   }
 
   async #run(signal) {
@@ -96,7 +114,7 @@ export class Player {
     };
     while (!signal.aborted) {
       if (!this.#stream?.video) return tell({ state: 'waiting' });
-      const { transport, why } = choose(this.#stream, can, this.#refused, { forced, sound: !this.screen.video.muted });
+      const { transport, why } = this.#choice();
       this.#transport = transport;
       tell({ state: 'connecting', transport, why });
       try {
@@ -118,20 +136,49 @@ export class Player {
     video.hidden = transport === 'mjpeg';
     image.hidden = !video.hidden;
     video.playbackRate = 1;
-    video.onplaying = () => tell({ state: 'live' });
+    this.#timeline = new Timeline();
+    let state = 'connecting';
+    const say = (news) => {
+      state = news.state ?? state;
+      tell(news);
+    };
     const attempt = new AbortController();
     const stop = () => attempt.abort(signal.reason);
     signal.addEventListener('abort', stop);
     try {
-      const over = RUN[transport](this.#stream, this.screen, attempt.signal, tell);
-      if (!video.hidden) start(video, tell);
-      await over;
+      const over = RUN[transport](this.#stream, this.screen, attempt.signal, say);
+      if (!video.hidden) start(video, say);
+      await Promise.race([over, this.#watch(attempt.signal, () => state, say)]);
     } finally {
       signal.removeEventListener('abort', stop);
       attempt.abort(new DOMException('over', 'AbortError'));
       release(video);
     }
   }
+
+  /** Tells what is to be seen, whatever the connection believes; rejects when that is nothing for too long. */
+  async #watch(signal, state, say) {
+    const { video } = this.screen;
+    const watch = new Watch(performance.now(), count(this.screen));
+    for (;;) {
+      await sleep(LOOK_MS, signal);
+      const [now, seen] = [performance.now(), count(this.screen)];
+      if (!video.hidden && video.paused) {
+        watch.rest(now, seen);
+        // By the keys of a headset, say.
+        if (state() === 'live') say({ state: 'blocked' });
+        continue;
+      }
+      const found = watch.look(now, seen, this.#stream, this.#heard);
+      if (found === 'lost') throw new Error(`no picture for ${watch.patience / 1000} s`);
+      if (found && found !== state()) say({ state: found });
+    }
+  }
+}
+
+/** Shown by now; the browser counts too, also where it tells of no single frame. */
+function count({ video, seen }) {
+  return seen() + (video.hidden ? 0 : (video.getVideoPlaybackQuality?.().totalVideoFrames ?? 0));
 }
 
 /** Browsers refuse to play by themselves what has sound, some of them everything. */

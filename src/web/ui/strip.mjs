@@ -6,8 +6,9 @@ const SVG = 'http://www.w3.org/2000/svg';
 const LANE_PX = 10;
 /** A click this near, in pixels, means a bar. */
 const NEAR_PX = 14;
-/** Times on the axis are at least so far apart, in pixels. */
-const WORD_PX = 84;
+/** How wide a time on the axis is, and how far from the next, in pixels. */
+const WORD_PX = 60;
+const SPACE_PX = 16;
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 
 export class Strip {
@@ -93,13 +94,14 @@ function make(name, attributes) {
 /** @param {import('./times.mjs').Span} strip @param {number} width px */
 function axis(strip, width) {
   const svg = make('svg', { class: 'axis', height: 16, 'aria-hidden': 'true' });
-  let last = -Infinity;
+  let end = -Infinity;
   for (const at of marks(strip, offset(strip.to))) {
     const part = (at - strip.from) / (strip.to - strip.from);
-    if ((part - last) * width < WORD_PX) continue;
-    last = part;
     // A word at the very edge would be cut off.
-    const anchor = part > 0.94 ? 'end' : part < 0.06 ? 'start' : 'middle';
+    const [anchor, before] = part > 0.94 ? ['end', WORD_PX] : part < 0.06 ? ['start', 0] : ['middle', WORD_PX / 2];
+    const left = part * width - before;
+    if (left < end + SPACE_PX) continue;
+    end = left + WORD_PX;
     svg.append(Object.assign(make('text', { x: percent(part), y: 12, 'text-anchor': anchor }), { textContent: clock.format(at * 1000) }));
   }
   return svg;

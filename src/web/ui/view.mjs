@@ -13,6 +13,7 @@ const WORDS = {
   connecting: () => 'Connecting to the video …',
   live: () => '',
   waiting: () => 'Waiting for the camera to come back …',
+  silent: () => 'The camera is there and sends no pictures …',
   retry: ({ text }) => `${sentence(text)}. Trying again …`,
   blocked: () => 'Your browser waits for you: press play.',
 };
@@ -58,6 +59,7 @@ export class View {
       image: part('image'),
       large: () => this.large,
       shown: () => { this.shown += 1; },
+      seen: () => this.shown,
     };
     this.player = new Player(screen, (news) => this.#hear(news));
     this.video.requestVideoFrameCallback?.(this.#frame);
@@ -76,6 +78,7 @@ export class View {
   set large(on) {
     this.element.classList.toggle('large', on);
     this.pick.hidden = on;
+    this.player.fit();
   }
 
   /** The stream as `/api/v1/streams` has it. */
@@ -147,7 +150,7 @@ export class View {
 
   #tellLoss(count) {
     this.lost += count;
-    this.parts.loss.textContent = `Lost ${count} frames`;
+    this.parts.loss.textContent = count === 1 ? 'Lost 1 frame' : `Lost ${count} frames`;
     this.parts.loss.hidden = false;
     clearTimeout(this.#lossTimer);
     this.#lossTimer = setTimeout(() => { this.parts.loss.hidden = true; }, LOSS_SHOWN_MS);
@@ -170,7 +173,7 @@ export class View {
     // A new source counts from 0 again; pictures the page was too slow for were shown all the same.
     this.shown += frame.presentedFrames > this.#presented ? frame.presentedFrames - this.#presented : 1;
     this.#presented = frame.presentedFrames;
-    const pts = this.player.time(frame, this.#history.newest);
+    const pts = this.player.time(frame, this.#history);
     if (pts !== null) this.#draw(this.#history.at(pts, performance.now()), pts);
   };
 

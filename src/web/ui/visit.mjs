@@ -1,6 +1,7 @@
 /** One visit in a dialog: its clip and picture, what is known of it, and keeping or deleting it where that is allowed. */
 
 import { address, ask, askJson } from './api.mjs';
+import * as rights from './rights.mjs';
 import { lasted } from './times.mjs';
 
 const part = (id) => document.getElementById(id);
@@ -28,6 +29,9 @@ export function picture(image, url) {
   if (image.src !== url.href) image.src = url;
 }
 
+// Who may change things may keep and delete.
+rights.whenKnown((admin) => { part('visit-acts').hidden = !admin; });
+
 /** @param {typeof list} whole */
 export function begin(whole) {
   list = whole;
@@ -46,11 +50,6 @@ export function begin(whole) {
   field('clip').addEventListener('error', unplayable);
   // A click beside the dialog.
   dialog.addEventListener('click', (event) => { if (event.target === dialog) close(); });
-}
-
-/** Whether this visitor may keep and delete. @param {boolean} may */
-export function allow(may) {
-  part('visit-acts').hidden = !may;
 }
 
 /** @param {object} visit as `/api/v1/events` has it */
@@ -169,7 +168,7 @@ async function attempt(work) {
     field('why').textContent = '';
     await work(shown);
   } catch (error) {
-    if (error.wantsToken) allow(false);
+    if (error.wantsToken) rights.forget();
     else field('why').textContent = error.message;
   }
 }

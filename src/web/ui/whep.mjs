@@ -10,6 +10,9 @@ const CONNECT_MS = 3000;
 /** The first picture after that: it starts from a key frame that spotter keeps; ms. */
 const PICTURE_MS = 4000;
 
+/** Refusals that another offer would not change, soon: the picture comes another way. */
+const UNFIT = new Set(['b_frames', 'codec', 'bad_sdp', 'busy', 'no_socket', 'webrtc_off']);
+
 /**
  * Plays until something breaks (rejects).
  * @param {object} stream @param {import('./player.mjs').Screen} screen @param {AbortSignal} signal
@@ -43,7 +46,8 @@ export async function whep(stream, { video }, signal) {
     await Promise.race([broken(peer), aborted(signal)]);
   } finally {
     peer.close();
-    if (session) ask(session, { method: 'DELETE', keepalive: true }).catch(() => {});
+    // Where the network is gone it must not take one of the browser's few connections for ever.
+    if (session) ask(session, { method: 'DELETE', keepalive: true, signal: AbortSignal.timeout(5000) }).catch(() => {});
   }
 }
 
@@ -58,7 +62,7 @@ async function open(stream, peer, signal) {
     await peer.setRemoteDescription({ type: 'answer', sdp: await response.text() });
     return session;
   } catch (error) {
-    if (error instanceof Refused && error.status === 406) throw new Unfit(error.message);
+    if (error instanceof Refused && UNFIT.has(error.code)) throw new Unfit(error.message);
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { History, iou, pair, unwrapRtp } from '../../../src/web/ui/boxes.mjs';
+import { History, iou, pair, Timeline, unwrapRtp } from '../../../src/web/ui/boxes.mjs';
 
 const box = (label, bbox, track_id = null) => ({ label, bbox, track_id, class_id: 1, confidence: 0.5 });
 
@@ -84,6 +84,26 @@ test('a time line that begins again forgets the old one', () => {
 
 test('the history is bounded', () => {
   const h = history(...Array.from({ length: 1000 }, (_, i) => [i * 100, [box('dog', [i, 0, i + 10, 10])]]));
-  assert.deepEqual(h.at(80_000, 0), []);
-  assert.equal(h.at(90_000, 0).length, 1);
+  assert.deepEqual(h.at(65_000, 0), []);
+  assert.equal(h.at(75_000, 0).length, 1);
+});
+
+test('a picture whose wall time is known finds its place on the stream’s time line', () => {
+  const began = Date.parse('2026-11-23T13:10:00Z');
+  const all = new History();
+  const see = (pts, late) => all.add({
+    pts_ms: pts, captured_at: new Date(began + pts + late).toISOString(), width: 100, height: 100, detections: [],
+  }, 0);
+  const timeline = new Timeline();
+  // Most arrive 30 ms after the least that it can take, one was held up.
+  for (const late of [30, 30, 400, 30]) see(10_000 + all.size * 100, late);
+  const start = began + 5000 + 30;
+  assert.equal(timeline.at(start, 2, all), 7000);
+  // Once that is known for sure a clock that is set, or drifts, moves no box.
+  while (all.size < 40) see(11_000 + all.size * 100, 30);
+  assert.equal(timeline.at(start, 3, all), 8000);
+  for (let n = 0; n < 200; n += 1) see(20_000 + n * 100, 900);
+  assert.equal(timeline.at(start, 10, all), 15_000);
+  // Another beginning is asked for anew.
+  assert.equal(timeline.at(start + 20_000 + 870, 1, all), 26_000);
 });

@@ -29,6 +29,13 @@ test('sound may need another way than WebRTC', () => {
   assert.equal(pick({ audio: { codec: 'Opus' } }, all, {}, { sound: true }), 'whep: lowest latency');
 });
 
+test('a small tile leaves the places for WebRTC to the large picture, where it can', () => {
+  assert.equal(pick({}, all, {}, { small: true }), 'mse: WebRTC is for the large picture');
+  assert.equal(pick({}, all, {}, { small: true, forced: 'whep' }), 'whep: chosen in the address');
+  assert.equal(pick({}, all, { mse: 'it failed' }, { small: true }), 'whep: lowest latency');
+  assert.equal(pick({}, iphone, {}, { small: true }), 'whep: lowest latency');
+});
+
 test('what the browser cannot decode comes as pictures', () => {
   const hevc = { video: { codec: 'H.265', codec_string: 'hvc1.1.6.L93.b0' }, webrtc: { offered: false } };
   assert.equal(pick(hevc), 'mjpeg: this browser does not play H.265');
