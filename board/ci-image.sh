@@ -43,10 +43,10 @@ for meta in board/*/meta; do
     deb=${deb:-$(find target/debian -name 'spotter_*_arm64.deb' -printf '%T@ %p\n' 2>/dev/null | sort -rn | sed -n '1s/^[^ ]* //p')}
     board/test-image.sh "$board"
 done
-# The package where a user installs it: this machine's, and the images' one, emulated.
+# The package where a user installs it, for this machine. The arm64 one is in the images that were started above; by itself it is
+# tried with board/test-package.sh --deb, whose emulated systems alone take half an hour to unpack.
 board/test-package.sh
-board/test-package.sh --deb "$deb" --suite trixie
-echo "images: built and tried, and the packages, in $(((SECONDS - begin) / 60)) minutes"
+echo "images: built and tried, and the package, in $(((SECONDS - begin) / 60)) minutes"
 if [[ ${CI:-} == true ]]; then
     grep -qsx "$inputs" board/tested-inputs || echo "images: to spare the next run this one's, write $inputs into board/tested-inputs"
 else

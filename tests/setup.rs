@@ -247,8 +247,19 @@ fn a_box_whose_service_ends_goes_back_to_what_was_good_once() {
     for (name, text) in [("spotter.toml", "bad"), ("spotter.toml.good", "good")] {
         fs::write(rig.path("box").join(name), text).unwrap();
     }
-    // An update on trial goes back as a whole, which is not for this.
-    assert_eq!(rescue.run(&[], "A"), "");
+    // An update on trial is helped by what was good before it, and by nothing else: then it goes back as a whole.
+    fs::rename(rig.path("box/spotter.toml.good"), rig.path("good")).unwrap();
+    assert!(!rescue.run(&[], "A").contains(RESTART));
+    assert!(
+        rig.path("rescued/given-up").exists() && !rig.path("card/spotter-problem.txt").exists()
+    );
+    fs::remove_dir_all(rig.path("rescued")).unwrap();
+    fs::rename(rig.path("good"), rig.path("box/spotter.toml.good")).unwrap();
+    assert!(rescue.run(&[], "A").contains(RESTART));
+    assert!(!rig.path("rescued/given-up").exists());
+    fs::remove_dir_all(rig.path("rescued")).unwrap();
+    fs::remove_file(rig.path("card/spotter-problem.txt")).unwrap();
+    fs::write(rig.path("box/spotter.toml"), "bad").unwrap();
     fs::write(rig.path("box/spotter-problem.txt"), "There is a typo besides.\r\n").unwrap();
     let asked = rescue.run(&[], "B");
     assert!(asked.contains(RESTART), "{asked}");
@@ -263,7 +274,7 @@ fn a_box_whose_service_ends_goes_back_to_what_was_good_once() {
 
     // It is not done twice: no loop.
     let asked = rescue.run(&[], "");
-    assert!(!asked.contains(RESTART), "{asked}");
+    assert!(!asked.contains(RESTART) && rig.path("rescued/given-up").exists(), "{asked}");
     // A set-up meanwhile takes the same configuration up again, and another is left alone.
     fs::write(rig.path("box/spotter.toml"), "bad").unwrap();
     rescue.run(&["again"], "");
