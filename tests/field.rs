@@ -404,6 +404,111 @@ async fn a_card_that_fails_and_turns_read_only_leaves_detection_running_and_noth
     });
 }
 
+/// Writes until nothing more fits.
+fn fill(disk: &Mount) -> PathBuf {
+    use std::io::Write;
+    let path = disk.path().join("ballast");
+    let mut ballast = std::fs::File::create(&path).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_card_without_any_room_it_makes_room_if_it_may_and_shows_what_it_has_if_not() {
+    if let Some(why) = missing() {
+        return skip(why);
+    }
+    if !have(&["mosquitto_sub"]) {
+        return;
+    }
+    let Some(disk) = Mount::tmpfs("size=12m") else {
+        return skip("cannot mount a tmpfs: not root");
+    };
+    let mut service = Service::start_with(|dir| {
+        std::os::unix::fs::symlink(disk.path(), dir.join("state")).unwrap();
+        format!(
+            "{FAKE}[record]\nmode = \"continuous\"\nsegment_s = 2.0\nkeep_free_bytes = 2000000\n"
+        )
+    });
+    let publisher = publish(&service, "garden");
+    until(&service, "files", || mp4s(disk.path()).len() >= 8);
+    // Something else fills the card while an animal is there: what waits does not keep the oldest from going.
+    let ballast = fill(&disk);
+    until(&service, "room that it made", || {
+        disk.free() > 1_900_000 && storage(&service)["state"] == "ok"
+    });
+    until(&service, "a count of it", || counted(&service, "storage", "segments_deleted") > 0);
+
+    // The power goes, and the card is full when it comes back.
+    std::fs::remove_file(ballast).unwrap();
+    until(&service, "more files", || mp4s(disk.path()).len() >= 8);
+    drop(publisher);
+    let publisher = publish(&service, "gate");
+    let of_gate =
+        || json(&service, "/api/v1/events?stream=gate")["events"].as_array().unwrap().len();
+    until(&service, "the newest visit", || of_gate() > 0);
+    kill(&mut service);
+    drop(publisher);
+    fill(&disk);
+    start_again(&mut service);
+    until(&service, "room at the start", || storage(&service)["state"] == "ok");
+    assert!(disk.free() > 1_900_000);
+    let visits = ids(&service);
+    assert!(!visits.is_empty());
+
+    // Where it may not make room, it opens with what it kept back, and without that shows what there is all the same.
+    service.process.terminate();
+    assert!(service.process.wait(Duration::from_secs(30)).unwrap().success());
+    let config = std::fs::read_to_string(&service.config).unwrap();
+    let greedy = config.replace("keep_free_bytes = 2000000", "keep_free_bytes = 0");
+    std::fs::write(&service.config, greedy).unwrap();
+    let reserve = disk.path().join(".reserve");
+    assert!(reserve.exists());
+    fill(&disk);
+    start_again(&mut service);
+    until(&service, "an open database", || storage(&service)["state"] == "ok");
+    assert!(!reserve.exists());
+    assert_eq!(ids(&service), visits);
+    kill(&mut service);
+    let ballast = fill(&disk);
+    start_again(&mut service);
+    until(&service, "a full card", || storage(&service)["state"] == "full");
+    assert!(storage(&service)["message"].as_str().unwrap().contains("make room"));
+    assert_eq!(ids(&service), visits);
+    std::fs::remove_file(ballast).unwrap();
+    until(&service, "room", || storage(&service)["state"] == "ok");
+    assert_eq!(ids(&service), visits);
+    until(&service, "a new reserve", || reserve.exists());
+
+    // A visit that a kill leaves open on a card that then is full is told as over, once there is room.
+    let second = publish(&service, "barn");
+    until(&service, "a second visit", || ids(&service).len() > visits.len());
+    kill(&mut service);
+    drop(second);
+    std::fs::remove_file(&reserve).unwrap();
+    let ballast = fill(&disk);
+    start_again(&mut service);
+    until(&service, "a full card", || storage(&service)["state"] == "full");
+    let mqtt = Mosquitto::subscribe(service.mqtt, "spotter/test/events");
+    std::thread::sleep(Duration::from_secs(12));
+    std::fs::remove_file(ballast).unwrap();
+    until(&service, "room", || storage(&service)["state"] == "ok");
+    until(&service, "the visit's end", || {
+        mqtt.messages().iter().any(|(_, m)| m.contains("barn") && m.contains("\"type\":\"end\""))
+    });
+
+    // A card that takes nothing from the start on shows what it has too.
+    service.process.terminate();
+    assert!(service.process.wait(Duration::from_secs(30)).unwrap().success());
+    disk.remount("ro");
+    start_again(&mut service);
+    until(&service, "a read-only card", || storage(&service)["state"] == "read_only");
+    assert!(ids(&service).len() > visits.len());
+    disk.remount("rw");
+    until(&service, "a card that is mended", || storage(&service)["state"] == "ok");
+    service.stop();
+}
+
 const FAKETIME: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",

@@ -33,7 +33,7 @@ const HEADER: &str = "\
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}{}", remedy(source))]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "{path} is not a token file (line {line}): mend it, or move it away and restart to get a new owner token"
@@ -267,6 +267,15 @@ pub(super) fn read_present(file: &Path) -> Result<(Tokens, Stamp), AuthError> {
     })?;
     let tokens = parse(&text).map_err(|line| AuthError::Corrupt { path: file.into(), line })?;
     Ok((tokens, stamp_of(&meta)))
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            ": start spotter as the user who owns it, or give it to that user"
+        }
+        _ => "",
+    }
 }
 
 /// The file's text, or the line that is wrong. The parser's own message is not passed on: it quotes secrets.

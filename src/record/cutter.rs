@@ -196,7 +196,7 @@ fn sounds(units: Vec<AudioUnit>) -> Vec<Sample> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::media::{Arrival, AudioCodec, StreamId, samples};
 
@@ -221,7 +221,7 @@ pub(super) mod tests {
     }
 
     /// Fragments of pictures at 10 a second with a key frame every two seconds.
-    pub(in crate::record) fn fragments(from_ms: i64, to_ms: i64) -> Vec<Fragment> {
+    pub(crate) fn fragments(from_ms: i64, to_ms: i64) -> Vec<Fragment> {
         let mut cutter = Cutter::default();
         let units = (from_ms / 100..to_ms / 100).map(|n| picture(n * 100, n % 20 == 0));
         let mut all: Vec<_> = units.filter_map(|u| cutter.push(Unit::Video(u))).collect();

@@ -102,8 +102,8 @@ impl Files {
         let path = format!("{stream}/{}-{}.mp4", name(stamp.start_us), self.run);
         let file = self.root.join(&path);
         fs::create_dir_all(file.parent().unwrap_or(&self.root))?;
-        let mut file = File::create_new(file)?;
-        file.write_all(&fragment.init.segment)?;
+        let mut out = File::create_new(&file)?;
+        out.write_all(&fragment.init.segment).inspect_err(|_| drop(fs::remove_file(&file)))?;
         self.next_id += 1;
         let segment = Segment {
             id: self.next_id,
@@ -121,7 +121,7 @@ impl Files {
             open: true,
             time_synced: stamp.time_synced,
         };
-        Ok(Open { file, segment, flushed: fragment.start })
+        Ok(Open { file: out, segment, flushed: fragment.start })
     }
 
     /// Finishes a stream's file, if one is open.

@@ -92,12 +92,28 @@ pub(super) fn open(path: &Path, stamp: &str) -> Result<Opened, OpenError> {
     }
 }
 
-/// Opens for reading beside the writer.
+/// Opens for reading, beside the writer or where nothing can be written.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
+    let url = url::Url::from_file_path(path).ok().filter(|_| !suffixed(path, "-wal").exists());
+    let db = match url {
+        // Nobody writes: without a log SQLite would want to make one, which a full or read-only disk refuses.
+        Some(mut url) => {
+            url.set_query(Some("immutable=1"));
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(url.as_str(), flags)?
+        }
+        None => Connection::open_with_flags(path, flags)?,
+    };
     db.busy_timeout(Duration::from_secs(2))?;
     Ok(db)
+}
+
+/// Whether what is kept can be looked at.
+pub(super) fn is_readable(path: &Path) -> bool {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM events LIMIT 1)";
+    let look = |db: Connection| db.query_row(sql, [], |_| Ok(()));
+    open_to_read(path).and_then(look).is_ok()
 }
 
 /// The log that commits go to, to be flushed: they only hand it to the system. None: everything is in the database, which
@@ -161,7 +177,13 @@ fn prepare(path: &Path, crashed: bool) -> rusqlite::Result<Result<Connection, Op
             return Err(rusqlite::Error::SqliteFailure(error, Some(told)));
         }
     }
-    db.execute_batch(INDEXES)?;
+    match db.execute_batch(INDEXES) {
+        // The next start with more room makes them.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            tracing::warn!(%error, "the database answers more slowly: its new indexes find no room");
+        }
+        done => done?,
+    }
     // A table that is missing is as bad as one that cannot be read.
     for table in ["events", "segments", "runs"] {
         db.query_row(&format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)"), [], |_| {

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::clock::{Clock, Source, micros};
 use super::db::is_damage;
 use super::segments::Segment;
-use super::upkeep::{Upkeep, probe};
+use super::upkeep::Upkeep;
 use super::{Deletion, Shared, StoreError, events, pictures, segments};
 use crate::config::Config;
 use crate::media::StreamId;
@@ -94,6 +94,8 @@ pub(super) struct Disk {
     /// A visit was written since the last flush to the disk itself.
     pub(super) unflushed: bool,
     committed: Option<Instant>,
+    /// How far rows of this run must still be moved, and whether their time is right then.
+    jumps: Vec<(i64, bool)>,
     /// Updates held back, and until when.
     held: BTreeMap<Arc<str>, (Arc<Visit>, Instant)>,
     /// Better pictures held back, and until when the next may be written.
@@ -122,6 +124,7 @@ impl Disk {
             told_to: 0,
             unflushed: false,
             committed: None,
+            jumps: Vec::new(),
             held: BTreeMap::new(),
             portraits: BTreeMap::new(),
         }
@@ -177,7 +180,7 @@ impl Disk {
         old || told || self.changes.len() >= BATCH_CHANGES
     }
 
-    fn take(&mut self, work: Work) {
+    pub(super) fn take(&mut self, work: Work) {
         let counters = &self.shared.counters;
         match work {
             Work::Event(event, number) => {
@@ -326,8 +329,13 @@ impl Disk {
         self.since.get_or_insert(self.source.mono());
     }
 
-    /// The clock was set: segments on their way to the index began at another time. Visits are mended when they are written.
+    /// The clock was set: what is in the database and segments on their way there began at another time. Visits are mended
+    /// when they are written.
     pub(super) fn shift_waiting(&mut self, by_us: i64, synced: bool) {
+        match self.jumps.last_mut() {
+            Some((by, right)) if !*right => (*by, *right) = (by.saturating_add(by_us), synced),
+            _ => self.jumps.push((by_us, synced)),
+        }
         for change in &mut self.changes {
             if let Change::Segment(segment) = change
                 && !segment.time_synced
@@ -335,6 +343,10 @@ impl Disk {
                 segment.shift(by_us, synced);
             }
         }
+    }
+
+    pub(super) fn forget_segments(&mut self) {
+        self.changes.retain(|change| !matches!(change, Change::Segment(_)));
     }
 
     /// Lets go what was held back long enough; at the end, all of it.
@@ -358,7 +370,12 @@ impl Disk {
     /// Writes all changes as one transaction; those that cannot be written wait.
     pub(super) fn flush(&mut self) {
         self.told = false;
-        if self.changes.is_empty() || self.db.is_none() {
+        if self.db.is_none() {
+            // Of this run nothing is in it.
+            self.jumps.clear();
+            return;
+        }
+        if self.changes.is_empty() && self.jumps.is_empty() {
             return;
         }
         let before = thread_wrote();
@@ -369,6 +386,7 @@ impl Disk {
                 self.shared.counters.commits.inc();
                 self.unflushed |= self.changes.iter().any(|c| matches!(c, Change::Visit(_)));
                 self.since = None;
+                self.jumps.clear();
                 self.changes.clear();
                 self.shared.told.committed(self.told_to);
                 for change in again {
@@ -388,6 +406,9 @@ impl Disk {
         let (clock, run) = (&self.clock, self.run);
         let mut pictures_bytes = 0i64;
         let transaction = db.transaction()?;
+        for (by_us, synced) in &self.jumps {
+            events::mend(&transaction, run, *by_us, *synced)?;
+        }
         // Visits first: a picture needs its visit's row.
         for change in &self.changes {
             match change {
@@ -426,24 +447,15 @@ impl Disk {
 
     /// The database answered with an error: sets it aside if it is damaged, else waits for a better time.
     pub(super) fn sql_trouble(&mut self, error: &rusqlite::Error) {
-        let state = match error.sqlite_error_code() {
-            _ if is_damage(error) => {
-                self.shared.readable.store(false, Ordering::Release);
-                self.db = None;
-                self.set_aside(error);
-                return;
-            }
-            Some(ErrorCode::DiskFull) => StorageState::Full,
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-                StorageState::ReadOnly
-            }
-            // SQLite does not tell what failed: the same directory may.
-            _ => match probe(&self.shared.state_dir) {
-                Err(reason) => return self.trouble(&reason, "the database"),
-                Ok(()) => StorageState::Failed,
-            },
-        };
-        self.stop(state, format!("the database cannot be written: {error}"));
+        if is_damage(error) {
+            return self.set_aside(error);
+        }
+        let busy = [Some(ErrorCode::DatabaseBusy), Some(ErrorCode::DatabaseLocked)];
+        if !busy.contains(&error.sqlite_error_code()) {
+            return self.cannot(error);
+        }
+        // Somebody looks into it by other means. Recordings and pictures need no database; rows wait.
+        tracing::warn!(%error, "the database is held by another program: what is to be written waits");
     }
 
     fn delete(&mut self, id: &str) -> Result<Deletion, StoreError> {

@@ -6,10 +6,14 @@ mod db; // the database file
 mod disk; // the thread
 mod events; // visits as rows
 pub(crate) mod flush; // the disk itself has it
+mod opening; // the database at a start, or after damage
 mod pictures; // visits' pictures as files
+mod reserve; // room for when there is none
 mod segments; // the recordings' index
 mod told; // what is still on its way
 mod upkeep; // retention, clock, and the disk's state
+#[cfg(test)]
+mod tests; // the thread's own work, without the thread
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -141,31 +145,7 @@ impl Store {
         state_dir: PathBuf,
         settings: watch::Receiver<Arc<Config>>,
     ) -> io::Result<Arc<Self>> {
-        let dir = settings.borrow().record.dir.clone();
-        let record_dir =
-            if dir.as_os_str().is_empty() { state_dir.join("recordings") } else { dir };
-        let state = Storage {
-            state: StorageState::Off,
-            message: Some("spotter is starting".into()),
-            free_bytes: 0,
-            used_bytes: 0,
-            written_today_bytes: 0,
-        };
-        let shared = Arc::new(Shared {
-            counters: Counters::default(),
-            state_dir,
-            record_dir,
-            flusher: Flusher::start()?,
-            state: watch::Sender::new(state),
-            clock: watch::Sender::new(Clock::new(source.mono(), source.us(), clock::signs())),
-            left_open: watch::Sender::new(None),
-            readable: AtomicBool::new(false),
-            growing: Mutex::default(),
-            queued_bytes: AtomicUsize::new(0),
-            written_today: AtomicU64::new(0),
-            recent: Mutex::default(),
-            told: Told::default(),
-        });
+        let shared = Arc::new(Shared::new(&source, state_dir, &settings.borrow())?);
         let (queue, works) = sync_channel(QUEUE);
         let disk = Disk::new(Arc::clone(&shared), settings.clone(), source);
         let thread = std::thread::Builder::new().name("disk".into());
@@ -403,6 +383,34 @@ impl Store {
 }
 
 impl Shared {
+    fn new(source: &clock::Source, state_dir: PathBuf, config: &Config) -> io::Result<Self> {
+        let dir = config.record.dir.clone();
+        let record_dir =
+            if dir.as_os_str().is_empty() { state_dir.join("recordings") } else { dir };
+        let state = Storage {
+            state: StorageState::Off,
+            message: Some("spotter is starting".into()),
+            free_bytes: 0,
+            used_bytes: 0,
+            written_today_bytes: 0,
+        };
+        Ok(Self {
+            counters: Counters::default(),
+            state_dir,
+            record_dir,
+            flusher: Flusher::start()?,
+            state: watch::Sender::new(state),
+            clock: watch::Sender::new(Clock::new(source.mono(), source.us(), clock::signs())),
+            left_open: watch::Sender::new(None),
+            readable: AtomicBool::new(false),
+            growing: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
+            written_today: AtomicU64::new(0),
+            recent: Mutex::default(),
+            told: Told::default(),
+        })
+    }
+
     fn database(&self) -> PathBuf {
         self.state_dir.join("spotter.db")
     }

@@ -1,18 +1,17 @@
-//! What the disk's thread does beside writing: opens the database and mends what a crash left, deletes what must go, watches
-//! the clock and the free space, and says how things stand.
+//! What the disk's thread does beside writing: deletes what must go, watches the clock and the free space, and says how things
+//! stand.
 
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use super::clock;
-use super::db::{self, OpenError};
+use super::db;
 use super::disk::Disk;
-use super::{events, pictures, segments};
-use crate::record::files::{self, Files};
+use super::opening::probe;
+use super::{pictures, reserve, segments};
+use crate::record::files::Files;
 use crate::record::retention::{self, Limits, Plan, What};
 use crate::wire::{Storage, StorageState};
 
@@ -35,12 +34,12 @@ pub(super) struct Upkeep {
     state: StorageState,
     message: Option<String>,
     /// A database that is none of ours to touch.
-    refused: bool,
+    pub(super) refused: bool,
     pub(super) used_bytes: u64,
     free_bytes: u64,
     /// Days since 1970, and bytes written in that one.
     written: (i64, u64),
-    looked: Option<Instant>,
+    pub(super) looked: Option<Instant>,
     counted: Option<Instant>,
     told: Option<Instant>,
 }
@@ -71,118 +70,6 @@ impl Default for Upkeep {
 impl Disk {
     pub(super) fn is_fine(&self) -> bool {
         self.upkeep.state == StorageState::Ok
-    }
-
-    /// Opens the database and makes whole what the last run left unfinished.
-    pub(super) fn open(&mut self) {
-        let shared = std::sync::Arc::clone(&self.shared);
-        let path = shared.database();
-        for dir in [&shared.state_dir, &shared.record_dir] {
-            if let Err(error) = std::fs::create_dir_all(dir) {
-                return self.trouble(&error, "the directory");
-            }
-        }
-        let opened = match db::open(&path, &stamp()) {
-            Ok(opened) => opened,
-            Err(error @ OpenError::Newer { .. }) => {
-                self.upkeep.refused = true;
-                return self.stop(StorageState::Failed, error.to_string());
-            }
-            Err(OpenError::Sql { error, .. }) => return self.sql_trouble(&error),
-        };
-        if let Some(aside) = opened.set_aside {
-            tracing::error!(aside = %aside.display(), "the database was damaged: it is set aside and a new one begun");
-        }
-        let (mut index, mut left_open) = (0, Vec::new());
-        let mut prepare = || -> rusqlite::Result<(i64, i64)> {
-            let db = &opened.db;
-            db.execute("INSERT INTO runs DEFAULT VALUES", [])?;
-            let run = db.last_insert_rowid();
-            db.execute("DELETE FROM runs WHERE run < ?1", [run])?;
-            left_open = events::close_left_open(db, run)?;
-            let mut last =
-                db.query_row("SELECT coalesce(max(id), 0) FROM segments", [], |r| r.get(0))?;
-            for mut segment in segments::left_open(db, run)? {
-                index += 1;
-                match files::recover(&shared.record_dir, &mut segment) {
-                    Ok(true) => segments::put(db, &segment, run)?,
-                    Ok(false) => drop(segments::remove(db, segment.id)?),
-                    Err(error) => {
-                        tracing::warn!(%error, path = segment.path, "a recording stays as the last run left it")
-                    }
-                }
-            }
-            // Files whose index was lost: the last second's, or with a damaged database all.
-            for mut segment in files::strays(&shared.record_dir) {
-                if segments::knows(db, &segment.path)? {
-                    continue;
-                }
-                index += 1;
-                match files::recover(&shared.record_dir, &mut segment) {
-                    Ok(true) => {
-                        last += 1;
-                        segment.id = last;
-                        segments::put(db, &segment, run - 1)?;
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, path = segment.path, "a recording cannot be read")
-                    }
-                }
-            }
-            if opened.crashed {
-                let known = |id: &str| events::knows(db, id).unwrap_or(true);
-                let swept = pictures::sweep(&shared.state_dir, known);
-                if swept.gone > 0 {
-                    let gone = swept.gone;
-                    tracing::info!(gone, "pictures that the last run did not finish are deleted");
-                }
-                for id in swept.halved {
-                    db.execute("UPDATE events SET picture_bytes = 0 WHERE id = ?1", [id])?;
-                }
-            }
-            self.upkeep.used_bytes = segments::used_bytes(db)?;
-            Ok((run, last))
-        };
-        let prepared = prepare();
-        shared.counters.segments_recovered.add(index);
-        match prepared {
-            Ok((run, last)) => {
-                self.run = run;
-                let flusher = std::sync::Arc::clone(&shared.flusher);
-                self.files = Some(Files::new(shared.record_dir.clone(), run, last, flusher));
-                self.db = Some(opened.db);
-                shared.readable.store(true, Ordering::Release);
-                if !left_open.is_empty() {
-                    let n = left_open.len();
-                    tracing::info!(n, "visits that the last run left open are ended");
-                }
-                // Later on it would be our own.
-                shared.left_open.send_if_modified(|told| {
-                    told.is_none() && told.replace(left_open.into()).is_none()
-                });
-                tracing::debug!(
-                    run,
-                    recovered = index,
-                    used_bytes = self.upkeep.used_bytes,
-                    "storage is open"
-                );
-                self.look();
-            }
-            Err(error) => self.sql_trouble(&error),
-        }
-    }
-
-    /// Puts a database aside that turned out to be damaged, and begins a new one.
-    pub(super) fn set_aside(&mut self, error: &rusqlite::Error) {
-        let moved = db::set_aside(&self.shared.database(), &stamp());
-        let aside = moved.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-        tracing::error!(%error, aside, "the database is damaged: it is set aside and a new one begun");
-        self.end_all();
-        match moved {
-            Ok(_) => self.open(),
-            Err(error) => self.trouble(&error, "the damaged database"),
-        }
     }
 
     /// Notices that the clock was set, also before anything is written: what comes after a jump is not to be moved by it.
@@ -228,16 +115,12 @@ impl Disk {
             tracing::warn!(by_s, synced, "the clock was set: times from before are mended");
             self.shared.counters.times_mended.inc();
         }
-        if let Some(db) = &self.db
-            && let Err(error) = events::mend(db, self.run, by_us, synced)
-        {
-            tracing::warn!(%error, "times from before the clock was set stay wrong");
-        }
         if let Some(files) = &mut self.files {
             files.shift(by_us, synced);
         }
         self.shift_waiting(by_us, synced);
         self.shared.clock.send_replace(self.clock.clone());
+        self.flush();
     }
 
     /// Deletes what must go, and judges whether the disk takes more.
@@ -274,6 +157,12 @@ impl Disk {
                 }
                 Err(error) => self.trouble(&error, "a probe"),
             }
+        }
+        if self.is_fine()
+            && self.upkeep.free_bytes > reserve::WHEN_FREE
+            && let Err(error) = reserve::keep(&self.shared.state_dir)
+        {
+            tracing::warn!(%error, "nothing is kept back for a start on a full disk");
         }
     }
 
@@ -390,9 +279,10 @@ impl Disk {
         use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let (state, remedy) = match error.kind() {
             StorageFull | QuotaExceeded => (StorageState::Full, "make room"),
-            ReadOnlyFilesystem | PermissionDenied => {
-                (StorageState::ReadOnly, "make the state directory and record.dir writable")
-            }
+            ReadOnlyFilesystem | PermissionDenied => (
+                StorageState::ReadOnly,
+                "make the state directory and record.dir, with all in them, writable for the user that spotter runs as",
+            ),
             _ => (StorageState::Failed, "check the disk"),
         };
         self.stop(state, format!("{what} cannot be written: {error}; {remedy}"));
@@ -409,8 +299,9 @@ impl Disk {
         }
         let was_fine = self.is_fine();
         (self.upkeep.state, self.upkeep.message) = (state, Some(message.clone()));
-        self.upkeep.looked = Some(self.source.mono());
         if was_fine {
+            // What waits is tried again and again, which must not put the next look off.
+            self.upkeep.looked = Some(self.source.mono());
             self.end_all();
         }
         self.say(state, Some(message));
@@ -450,16 +341,4 @@ impl Disk {
             self.upkeep.told = Some(now);
         }
     }
-}
-
-/// Whether a few bytes can be written.
-pub(super) fn probe(dir: &Path) -> io::Result<()> {
-    let file = dir.join(".probe");
-    let written = std::fs::write(&file, [0; 64 << 10]);
-    let removed = std::fs::remove_file(&file);
-    written.and(removed)
-}
-
-fn stamp() -> String {
-    Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string()
 }
