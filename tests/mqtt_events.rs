@@ -788,8 +788,8 @@ async fn a_broker_that_refuses_or_hangs_up_is_named() {
         (5, &[0x20, 3, 0, 0x88, 0], "refused the connection"),
         (4, &[0x20, 2, 0, 5], "refused the credentials"),
         (5, &[0x20, 3, 0, 0x87, 0], "refused the credentials"),
-        (4, &[], "broke"),
-        (5, &[], "broke"),
+        (4, &[], "does not answer in MQTT"),
+        (5, &[], "does not answer in MQTT"),
     ] {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

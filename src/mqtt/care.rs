@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::carrier::SMALL;
+use super::ledger::SMALL;
 
 /// When a topic that was left out is asked for again, which costs a connection.
 pub(super) const AGAIN: Duration = Duration::from_secs(3600);

@@ -1,7 +1,6 @@
 //! The one seam over the client library's two halves, MQTT 3.1.1 and 5: requests in, what came of them out. It decides
 //! nothing about what is sent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +16,7 @@ use rumqttc::{
     AsyncClient, ConnectReturnCode, EventLoop, NetworkOptions, Packet, QoS, SubscribeReasonCode, v5,
 };
 
+use super::ledger::{Asked, Ledger, NotSent, packet_bytes};
 use super::link::{Ended, Options};
 
 /// Requests on their way to the connection. Ten a second and stream pass through; more only wait when it stalls.
@@ -41,36 +41,6 @@ pub(super) enum Keeping {
     /// QoS 0.
     Nothing,
 }
-
-/// Why a request did not go in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotSent {
-    /// The connection has no room for another one now.
-    NoRoom,
-    TooLarge(TooLarge),
-}
-
-/// A message that is longer than may be sent, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooLarge {
-    pub(super) bytes: usize,
-    pub(super) most: usize,
-    pub(super) by: Bound,
-}
-
-/// Who says how long a message may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// `mqtt.max_packet_bytes`.
-    Ours,
-    /// The broker, as version 5 has it.
-    Brokers,
-    /// Experience with a broker that says nothing.
-    Guessed,
-}
-
-/// Longer than what a broker would refuse by any measure, bytes.
-pub(super) const SMALL: usize = 16 << 10;
 
 /// What the connection tells.
 #[derive(Debug)]
@@ -111,111 +81,6 @@ pub(super) struct Heard {
     pub(super) topic: String,
     pub(super) payload: Bytes,
     pub(super) retained: bool,
-}
-
-/// Which numbers stand behind the packet identifiers. The library chooses those when it writes, in the order of requests.
-#[derive(Debug, Default)]
-struct Ledger {
-    /// QoS 1 publishes that were asked for and not yet written.
-    asked: VecDeque<Asked>,
-    written: BTreeMap<u16, Asked>,
-    /// The same for subscriptions: asked for, written, and answered.
-    topics: VecDeque<String>,
-    subscribing: BTreeMap<u16, String>,
-    subscribed: BTreeSet<String>,
-    limits: Limits,
-    /// The longest message of this connection, bytes.
-    longest: usize,
-}
-
-#[derive(Debug, Clone)]
-struct Asked {
-    number: Option<u64>,
-    topic: Arc<str>,
-}
-
-/// How long a message may be, bytes.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    ours: usize,
-    brokers: usize,
-    guessed: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { ours: usize::MAX, brokers: usize::MAX, guessed: usize::MAX }
-    }
-}
-
-impl Limits {
-    fn judge(&self, bytes: usize) -> Result<(), NotSent> {
-        let all = [
-            (self.ours, Bound::Ours),
-            (self.brokers, Bound::Brokers),
-            (self.guessed, Bound::Guessed),
-        ];
-        match all.into_iter().min_by_key(|(most, _)| *most) {
-            Some((most, by)) if bytes > most => {
-                Err(NotSent::TooLarge(TooLarge { bytes, most, by }))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// How long a publish is at most in either version, bytes.
-fn packet_bytes(topic: &str, payload: &[u8], id: Option<&str>) -> usize {
-    // Fixed header, topic's length, packet identifier, length of properties; content type and name of the property.
-    let around = 5 + 2 + 2 + 4;
-    let properties = id.map_or(0, |id| id.len() + 40);
-    around + topic.len() + properties + payload.len()
-}
-
-impl Ledger {
-    fn wrote(&mut self, packet_id: u16) {
-        // QoS 0 has none.
-        if packet_id == 0 {
-            return;
-        }
-        if let Some(asked) = self.asked.pop_front() {
-            self.written.insert(packet_id, asked);
-        }
-    }
-
-    fn acknowledged(&mut self, packet_id: u16) -> Happened {
-        let number = self.written.remove(&packet_id).and_then(|asked| asked.number);
-        number.map_or(Happened::Nothing, Happened::Acknowledged)
-    }
-
-    fn refused(&mut self, packet_id: u16, reason: String) -> Happened {
-        let Some(Asked { number, topic }) = self.written.remove(&packet_id) else {
-            return Happened::Nothing;
-        };
-        Happened::Refused(Refused { number, topic, reason })
-    }
-
-    fn connected(&mut self, resumed: bool) -> Happened {
-        if !resumed {
-            // The library forgot them too.
-            self.asked.clear();
-            self.written.clear();
-        }
-        Happened::Connected { resumed }
-    }
-
-    fn subscribed(&mut self, packet_id: u16, granted: Granted) -> Happened {
-        let Some(topic) = self.subscribing.remove(&packet_id) else { return Happened::Nothing };
-        self.subscribed.insert(topic.clone());
-        Happened::Subscribed(topic, granted)
-    }
-
-    fn subscribing(&mut self, packet_id: u16) -> Happened {
-        if let Some(topic) = self.topics.pop_front() {
-            self.subscribing.insert(packet_id, topic);
-        }
-        Happened::Nothing
-    }
 }
 
 #[derive(Clone)]

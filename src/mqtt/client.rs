@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::cameras::Cameras;
 use super::care::Care;
-use super::carrier::{self, Connection, Happened, Keeping, NotSent, Promise, Sender};
+use super::carrier::{self, Connection, Happened, Keeping, Promise, Sender};
 use super::causes::{self, Causes};
 use super::complaints::{Complaints, Stall, Trouble};
+use super::ledger::NotSent;
 use super::link::{self, Ended, Endpoint, LinkError, Options, Session, Stage};
-use super::mend::mended;
 use super::outbox::{self, Given, Outbox};
 use super::poll::{Connected, Poll, note_refusal};
 use super::report::Report;
@@ -37,10 +37,6 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const LEFTOVERS: Duration = Duration::from_secs(5);
 /// How long is waited for what a broker has retained on a topic, when one is suspect.
 const LISTEN: Duration = Duration::from_millis(400);
-/// Events handed to the connection and not acknowledged; below what it takes in all, so that the rest has room.
-const EVENTS_UNDER_WAY: usize = 16;
-/// How long the last events may take at the end.
-const LAST_EVENTS: Duration = Duration::from_secs(3);
 
 /// Which broker a client is for, and what is its own.
 pub(super) struct Side {
@@ -127,7 +123,7 @@ pub(super) struct Client<'a> {
     pub(super) ctx: &'a Context,
     pub(super) side: &'a Side,
     detections: broadcast::Receiver<Arc<Encoded>>,
-    events: broadcast::Receiver<Arc<Event>>,
+    pub(super) events: broadcast::Receiver<Arc<Event>>,
     portraits: broadcast::Receiver<Arc<Portrait>>,
     status: watch::Receiver<Option<Arc<wire::NodeStatus>>>,
     pub(super) streams: watch::Receiver<Arc<[StreamSummary]>>,
@@ -135,19 +131,19 @@ pub(super) struct Client<'a> {
     settings: watch::Receiver<Arc<Config>>,
     known: watch::Receiver<Arc<[StreamId]>>,
     update: watch::Receiver<Arc<Status>>,
-    clock: watch::Receiver<Clock>,
+    pub(super) clock: watch::Receiver<Clock>,
     pub(super) voice: Voice<'a>,
     /// The last connection, with what was under way in it.
     spare: Option<(Sender, Connection)>,
     /// The events that this connection has.
-    handed: Given,
+    pub(super) handed: Given,
     care: Care,
     /// When this connection was made.
     since: Option<Instant>,
     /// Whether this run heard itself as this node's instance.
     pub(super) named: bool,
     pub(super) causes: Causes,
-    stall: Stall,
+    pub(super) stall: Stall,
 }
 
 impl Client<'_> {
@@ -193,7 +189,10 @@ impl Client<'_> {
         let longest = sender.longest();
         match task.await {
             Ok((connection, why)) => {
-                if let (Some(since), Some(Ended::Io(_) | Ended::Other(_))) = (self.since, &why) {
+                // Not so where another node of our name throws us out.
+                if let (Some(since), Some(Ended::Io(_) | Ended::Other(_))) = (self.since, &why)
+                    && !report.is_contested()
+                {
                     self.care.broke(since.elapsed(), longest, Instant::now());
                 }
                 self.spare = Some((sender, connection));
@@ -404,73 +403,6 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn look_for_a_stall(&mut self) {
-        let Side { outbox, complaints, .. } = self.side;
-        let first = outbox.first_given(self.handed);
-        if !self.stall.look(first.as_ref().map(|m| m.number), Instant::now()) {
-            return complaints.take_back(&Trouble::Stalled);
-        }
-        let id = first.map(|m| m.id).unwrap_or_default();
-        complaints.say(Trouble::Stalled, || format!(
-            "the broker does not acknowledge event {id}, and all that came after it waits: look at the broker and what it passes events on to"
-        ));
-    }
-
-    /// Gives the connection as many waiting events as it may have.
-    fn hand_over(&mut self, line: &Line<'_>) {
-        let topic = self.voice.topic("events");
-        while line.sender.under_way() < EVENTS_UNDER_WAY {
-            let Some(message) = self.side.outbox.next(self.handed) else { return };
-            let promise = Promise::Numbered(message.number);
-            match line.sender.publish(&topic, promise, message.payload, Some(&message.id)) {
-                Ok(()) => {}
-                Err(NotSent::NoRoom) => return,
-                Err(NotSent::TooLarge(what)) => {
-                    line.left_out(&topic, what);
-                    self.side.outbox.let_go(message.number);
-                    continue;
-                }
-            }
-            self.side.outbox.give(&mut self.handed, message.number);
-        }
-    }
-
-    /// At the end the broker gets what it will take in a moment.
-    async fn last_events(&mut self, line: &Line<'_>) {
-        let all = async {
-            while !self.side.outbox.is_empty() && !line.ended.is_cancelled() {
-                self.hand_over(line);
-                let changed = self.side.outbox.changed.notified();
-                let _ = timeout(Duration::from_millis(50), changed).await;
-            }
-        };
-        let _ = timeout(LAST_EVENTS, all).await;
-    }
-
-    fn take_event(&self, received: Result<Arc<Event>, broadcast::error::RecvError>) {
-        match received {
-            Ok(event) => {
-                let kept = (self.ctx.kept)(&event.after);
-                let mut message = wire::event(&self.ctx.node, &event, kept);
-                let clock = self.clock.borrow();
-                if clock.is_doubtful() {
-                    message = mended(&message, &clock).unwrap_or(message);
-                }
-                drop(clock);
-                self.side.outbox.push(wire::message_id(&event).into(), message);
-            }
-            Err(broadcast::error::RecvError::Lagged(n)) => self.side.counters.events_missed.add(n),
-            // The context holds a sender, so this does not come.
-            Err(broadcast::error::RecvError::Closed) => {}
-        }
-    }
-
-    /// The clock was set: what waits had its times from before.
-    fn mend(&mut self) {
-        let clock = self.clock.borrow_and_update();
-        self.side.outbox.rewrite(|message| mended(message, &clock));
-    }
-
     fn take_portrait(
         &mut self,
         received: Result<Arc<Portrait>, broadcast::error::RecvError>,
@@ -485,18 +417,6 @@ impl Client<'_> {
                 None
             }
             Err(broadcast::error::RecvError::Closed) => None,
-        }
-    }
-
-    /// Takes what has come already.
-    fn collect(&mut self) {
-        use broadcast::error::{RecvError, TryRecvError};
-        loop {
-            match self.events.try_recv() {
-                Ok(event) => self.take_event(Ok(event)),
-                Err(TryRecvError::Lagged(n)) => self.take_event(Err(RecvError::Lagged(n))),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-            }
         }
     }
 

@@ -31,7 +31,9 @@ mod causes; // lines about them, not too many
 mod client; // one connection after the other
 mod command; // what others tell us, read
 mod complaints; // what is wrong at a broker
+mod handover; // the way of events
 mod homeassistant; // the discovery message
+mod ledger; // what became of what was asked for
 mod link; // how a broker is reached
 mod mend; // times of before the clock was set
 mod obey; // what is done at a word from others

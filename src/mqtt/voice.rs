@@ -9,10 +9,11 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::{Bound, NotSent, Promise, Sender, TooLarge};
+use super::carrier::{Promise, Sender};
 use super::command::Topics;
 use super::complaints::{Complaints, Trouble};
 use super::homeassistant::{self, Device, Platforms};
+use super::ledger::{Bound, NotSent, TooLarge};
 use super::link::{Endpoint, LinkError};
 use super::{AllCounts, Context, Counters, topic_part};
 use crate::config::COCO_ANIMALS;

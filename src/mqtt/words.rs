@@ -18,7 +18,11 @@ pub(super) struct Words {
 
 impl Words {
     /// Takes a word in the place of an older one of its topic. Answers how many were lost for it.
-    pub(super) fn push(&self, topic: String, word: Word) -> u64 {
+    pub(super) fn push(&self, mut topic: String, word: Word) -> u64 {
+        // Nodes of one name speak on one topic, and each is to be heard.
+        if let Word::Instance { id, .. } = &word {
+            topic.push_str(id);
+        }
         let mut waiting = self.waiting.lock();
         let before = waiting.len();
         waiting.retain(|(other, _)| *other != topic);
@@ -58,5 +62,10 @@ mod tests {
         }
         let lost: u64 = (0..MOST + 1).map(|n| words.push(format!("{n}"), word(n))).sum();
         assert_eq!((lost, words.next().await), (1, word(1)));
+
+        let words = Words::default();
+        let instance = |id: &str| Word::Instance { id: id.into(), retained: false };
+        ["a", "b"].into_iter().for_each(|id| assert_eq!(words.push("i".into(), instance(id)), 0));
+        assert_eq!([words.next().await, words.next().await], ["a", "b"].map(instance));
     }
 }
