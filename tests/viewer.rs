@@ -26,7 +26,7 @@ const DRIFT_MS: i64 = 600;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// What the browser's test may ask for.
 const ORDERS: [&str; 4] = ["restart ", "hold ", "lose ", "publish "];
-const KEPT: [&str; 5] = ["viewer", "viewer-light", "viewer-phone", "no-stream", "visits"];
+const KEPT: [&str; 4] = ["viewer", "viewer-phone", "no-stream", "visits"];
 
 fn absent() -> Option<String> {
     if emulated() {

@@ -335,6 +335,10 @@ async function asksForTheToken() {
   const tab = await page.context().newPage();
   await tab.goto(url);
   await tab.locator('.view.large').waitFor(PATIENCE);
+  // Until it is told to forget it.
+  await tab.keyboard.press('?');
+  await tab.getByRole('button', { name: 'Forget the token kept here' }).click();
+  await tab.getByRole('textbox', { name: 'Token' }).waitFor(PATIENCE);
   overlooked(page, '401');
   await close(page);
 }

@@ -38,6 +38,14 @@ export function setToken(token, where = 'tab') {
   else localStorage.removeItem(KEY);
 }
 
+/** Whether a token is kept on this device. */
+export const isKept = () => localStorage.getItem(KEY) !== null;
+
+export function forgetToken() {
+  sessionStorage.removeItem(KEY);
+  localStorage.removeItem(KEY);
+}
+
 const token = () => sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY);
 
 /**

@@ -1,6 +1,6 @@
 /** The page: which streams there are, which one is large, and what keys and buttons do. */
 
-import { askJson, Refused, setToken, takeToken } from './api.mjs';
+import { askJson, forgetToken, isKept, Refused, setToken, takeToken } from './api.mjs';
 import * as box from './box.mjs';
 import { listen } from './events.mjs';
 import { learn } from './labels.mjs';
@@ -31,6 +31,10 @@ part('token-form').addEventListener('submit', (event) => {
   event.preventDefault();
   setToken(part('token').value.trim(), part('keep').checked ? 'device' : 'tab');
   tokenGiven();
+});
+part('forget').addEventListener('click', () => {
+  forgetToken();
+  location.reload();
 });
 part('copy').addEventListener('click', copy);
 for (const button of document.querySelectorAll('header [data-action]')) {
@@ -191,7 +195,11 @@ function act(action) {
     pause: pause.toggle,
     panel: panel.toggle,
     box: box.toggle,
-    help: () => (part('help').open ? part('help').close() : part('help').showModal()),
+    help: () => {
+      part('forget').hidden = !isKept();
+      if (part('help').open) part('help').close();
+      else part('help').showModal();
+    },
   };
   acts[action]();
 }
