@@ -239,8 +239,10 @@ async function numbersOnThePhone(page) {
   await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
   const numbers = page.locator('[data-action=panel]');
   await numbers.evaluate((button) => button.click());
-  await page.waitForFunction(() => document.getElementById('more').open
-    && Math.abs(document.getElementById('panel').getBoundingClientRect().top) < 20, null, PATIENCE);
+  await page.waitForFunction(() => {
+    const { top } = document.getElementById('panel').getBoundingClientRect();
+    return document.getElementById('more').open && top > -20 && top < 0.6 * innerHeight;
+  }, null, PATIENCE);
   assert.equal(await numbers.getAttribute('aria-pressed'), 'true');
   await shot(page, 'numbers-phone');
   await numbers.evaluate((button) => button.click());
