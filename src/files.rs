@@ -116,6 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_made_to_last_wherever_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace(&path, b"one", 0o600).unwrap();
+        sync_entry(&path).unwrap();
+        sync_entry(Path::new("beside-us")).unwrap();
+        assert!(sync_entry(&dir.path().join("nowhere/a")).is_err());
+        assert_eq!(remove(&path).unwrap(), Replaced::Written);
+        assert_eq!(remove(&path).unwrap(), Replaced::AsItWas);
+    }
+
+    #[test]
     fn links_folders_and_floods_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
