@@ -6,11 +6,13 @@ import time
 
 from zeroconf import AddressResolver, ServiceBrowser, ServiceListener, Zeroconf
 
-KINDS = ["_spotter._tcp.local.", "_rtmp._tcp.local.", "_mqtt._tcp.local.", "_secure-mqtt._tcp.local.", "_http._tcp.local."]
+KINDS = [f"{kind}._tcp.local." for kind in ("_spotter", "_rtmp", "_mqtt", "_secure-mqtt", "_http")]
 
 
 def say(**what):
-    print(json.dumps(what), flush=True)
+    # In one piece: the browser and the resolver speak from threads of their own.
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 class Listener(ServiceListener):
