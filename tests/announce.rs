@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,9 @@ impl Network {
         if !on_path("ip") {
             return Err("no program ip; run ./setup.sh --test".into());
         }
-        let names = ["a", "b"].map(|end| format!("spotter-{}-{end}", std::process::id()));
+        static NETWORKS: AtomicU32 = AtomicU32::new(0);
+        let n = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let names = ["a", "b"].map(|end| format!("spotter-{}-{n}{end}", std::process::id()));
         let network = Self { names };
         let [a, b] = &network.names;
         for name in [a, b] {
