@@ -7,12 +7,11 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: ./setup.sh [--test] [--cross] [--armv7] [--image] [--onnx] [--arch x86_64|aarch64|armv7l]
+usage: ./setup.sh [--test] [--cross] [--image] [--onnx] [--arch x86_64|aarch64]
 
   (no flag)     what the build, the demo and the service need
   --test        and what the tests need: ONNX Runtime, a broker, ffmpeg 9, shellcheck, Chromium, Node.js, Home Assistant
   --cross       and the toolchain and libraries to build and run arm64 binaries (x86-64 Debian only)
-  --armv7       and the same for 32-bit ARM (x86-64 Debian 12 only; 500 MB)
   --image       and what building SD-card images and trying them in QEMU needs
   --onnx        and ONNX Runtime's library, for detect.backend = "onnx"
   --arch ARCH   fetch the detector's runtime libraries for ARCH too
@@ -27,8 +26,6 @@ readonly VIEWER_PACKAGES=board/viewer-test-packages.txt
 readonly NODE_PACKAGES=board/node-packages.txt
 readonly CROSS_PACKAGES=board/cross-packages.txt
 readonly CROSS_TOOLS=board/cross-tools-packages.txt
-readonly ARMV7_PACKAGES=board/armv7-packages.txt
-readonly ARMV7_SYSROOT_PACKAGES=board/armv7-sysroot-packages.txt
 readonly IMAGE_PACKAGES=board/image-packages.txt
 readonly QEMU_PACKAGES=board/image-qemu-packages.txt
 
@@ -38,34 +35,23 @@ readonly RUNTIME_MEMBER=pymicro_wakeword/lib/libtensorflowlite_c.so
 declare -Ar RUNTIME_WHEEL_SHA256=(
     [x86_64]=3869f536402b1254e3be3549d3a462ecd6ed21ce2c3e77ec8eb501c3c700417c
     [aarch64]=6c75b77c936efd19b8c35a094cb7e3fdbd4ebcd0f63635a0851ce591990829f2
-    [armv7l]=af92b862fe0488fba7422b9819b1a8c88781b2f90fb3e4b7f1dcfd1d90a6b69b
 )
 declare -Ar RUNTIME_SHA256=(
     [x86_64]=25465edb5cd7aadd00249d4d28f1d922ce5cc90195ad4403458111dd63493bae
     [aarch64]=12062437bfde367b1be592ebc4a9fe64b8453f90b3b7dc21fade002c38e1ac1a
-    [armv7l]=fcb6ef6f3f9c68889868fb55aba544d43d0fe9703c1efeb2756e82b553d032ab
 )
 
 # The wheel that carries ONNX Runtime's library (MIT). For the tests, and for whoever asks: the shipped models run in TensorFlow Lite.
 readonly ONNX_WHEEL=onnxruntime==1.32.0
 readonly ONNX_MEMBER=onnxruntime/capi/libonnxruntime.so.1.32.0
-# Its makers build none for 32-bit ARM; sherpa-onnx's (Apache-2.0) bring theirs, 1.28.2.
-readonly ONNX_ARMV7_WHEEL=sherpa-onnx==1.13.8
-readonly ONNX_ARMV7_MEMBER=sherpa_onnx/lib/libonnxruntime.so
 declare -Ar ONNX_WHEEL_SHA256=(
     [x86_64]=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
     [aarch64]=2303372a85299b6757b0e11e1cbf13e410ddf7e10c37f4b37e99d1c90e7daf7c
-    [armv7l]=5a324650a38f2d1dfac12305d5ee5f83265c805513e2e2b6dae7c52e3bf9eee6
 )
 declare -Ar ONNX_SHA256=(
     [x86_64]=6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f
     [aarch64]=49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a
-    [armv7l]=4636872e9b50f985b7ecaa55a6829dee81bdb96f77010b5bc0a4059e51d872dc
 )
-
-# Rust's standard library for 32-bit ARM: of Debian 12's security archive, for the rustc-web of the same version.
-readonly ARMV7_STD_VERSION=1.96.0+dfsg1-1~deb12u2
-readonly ARMV7_STD_SHA256=b9f9dd1d03a903680f918cb2bba00a2a3d76558545d5e6a8061072ab461bb989
 
 say() { printf 'setup: %s\n' "$*"; }
 die() {
@@ -179,18 +165,14 @@ from_wheel() {
 
 # runtime ARCH: puts the TensorFlow Lite C library where the program looks for it.
 runtime() {
-    from_wheel "runtime/lib/${1/armv7l/arm}/libtensorflowlite_c.so" "${RUNTIME_SHA256[$1]}" "$RUNTIME_MEMBER" \
+    from_wheel "runtime/lib/$1/libtensorflowlite_c.so" "${RUNTIME_SHA256[$1]}" "$RUNTIME_MEMBER" \
         "$RUNTIME_WHEEL --hash=sha256:${RUNTIME_WHEEL_SHA256[$1]}" "manylinux_2_35_$1" '*.dist-info/licenses/LICENSE' tensorflowlite
 }
 
 # onnx ARCH: the same for ONNX Runtime.
 onnx() {
-    local pin=$ONNX_WHEEL member=$ONNX_MEMBER platform=manylinux_2_28_$1 licence=onnxruntime/LICENSE
-    if [[ $1 == armv7l ]]; then
-        pin=$ONNX_ARMV7_WHEEL member=$ONNX_ARMV7_MEMBER platform=linux_armv7l licence='*.dist-info/licenses/LICENSE'
-    fi
-    from_wheel "runtime/lib/${1/armv7l/arm}/libonnxruntime.so" "${ONNX_SHA256[$1]}" "$member" \
-        "$pin --hash=sha256:${ONNX_WHEEL_SHA256[$1]}" "$platform" "$licence" onnxruntime
+    from_wheel "runtime/lib/$1/libonnxruntime.so" "${ONNX_SHA256[$1]}" "$ONNX_MEMBER" \
+        "$ONNX_WHEEL --hash=sha256:${ONNX_WHEEL_SHA256[$1]}" "manylinux_2_28_$1" 'onnxruntime/LICENSE' onnxruntime
 }
 
 # What makes the packages, built here because Debian 12 has no recent one. It is used for seconds: little optimised.
@@ -297,68 +279,10 @@ cross() {
     cargo_deb
 }
 
-# apt_line FIELD [LABEL]: what this machine's apt calls the archive that its own packages come from (LABEL: Debian-Security, as an
-# example); FIELD as `apt-get indextargets` names it.
+# apt_line FIELD: what this machine's apt calls the archive that its own packages come from; FIELD as `apt-get indextargets` names it.
 apt_line() {
     apt-get indextargets --format "\$(ORIGIN)|\$(LABEL)|\$($1)" 'Created-By: Packages' |
-        awk -F '|' -v label="${2:-Debian}" '$1 == "Debian" && $2 == label { print $3; exit }'
-}
-
-# The armhf part of a Debian 12, in a folder of its own: this system's apt hears of no armhf, whose index in the security archive has
-# failed its own checksum, and with it every apt-get update.
-armv7_sysroot() {
-    local dir=runtime/sysroot/armv7 packages want mirror temp deb name
-    packages=$(listed "$ARMV7_SYSROOT_PACKAGES" | paste -sd,)
-    want="bookworm $packages"
-    [[ $(cat $dir/version 2>/dev/null) != "$want" ]] || return 0
-    mirror=$(apt_line REPO_URI)
-    [[ -n $mirror ]] || die "apt's sources name no Debian archive; add one"
-    say "unpacking Debian 12's armhf libraries into $dir"
-    temp=$(mktemp -d)
-    step "check the network and the archive $mirror" mmdebstrap --variant=extract --architectures=armhf --include="$packages" \
-        --skip=cleanup/apt bookworm "$temp/root.tar" "deb $mirror bookworm main"
-    rm -rf $dir
-    mkdir -p $dir/var/lib/dpkg/info
-    step "remove runtime/sysroot and try again" tar -xf "$temp/root.tar" -C $dir --no-same-owner \
-        ./lib ./usr/lib ./usr/include ./usr/share/pkgconfig
-    # check-symbols.py asks these since when functions are there.
-    step "remove runtime/sysroot and try again" tar -xf "$temp/root.tar" -C "$temp" --wildcards \
-        ./var/cache/apt/archives/libg{lib2.0-0,streamer1.0-0,streamer-plugins-base1.0-0}_*.deb
-    for deb in "$temp"/var/cache/apt/archives/*.deb; do
-        name=${deb##*/}
-        dpkg-deb --info "$deb" symbols >"$dir/var/lib/dpkg/info/${name%%_*}:armhf.symbols"
-    done
-    echo "$want" >$dir/version
-    rm -rf "$temp"
-}
-
-# Rust's standard library for 32-bit ARM, in the same folder, where rustup's compiler has none. It fits one version of rustc-web.
-armv7_std() {
-    local dir=runtime/sysroot/armv7 target=armv7-unknown-linux-gnueabihf have archive temp
-    [[ ! -d $(rustc --print sysroot)/lib/rustlib/$target/lib ]] || return 0
-    have=$(dpkg-query -W -f='${Version}' rustc-web)
-    [[ $have == "$ARMV7_STD_VERSION" ]] ||
-        die "rustc-web is $have, and the library pinned here for rustc-web $ARMV7_STD_VERSION; use rustup's: rustup target add $target"
-    [[ $(cat $dir/usr/lib/rustlib/version 2>/dev/null) != "$have" ]] || return 0
-    archive=$(apt_line REPO_URI Debian-Security)
-    [[ -n $archive ]] || die "apt's sources name no Debian security archive; add one"
-    say "unpacking Rust's standard library for 32-bit ARM into $dir"
-    temp=$(mktemp -d)
-    step "check the network, or use rustup's: rustup target add $target" /usr/lib/apt/apt-helper download-file \
-        "${archive%/}/pool/updates/main/r/rustc-web/libstd-rust-web-dev_${have}_armhf.deb" "$temp/std.deb" "SHA256:$ARMV7_STD_SHA256"
-    step "remove runtime/sysroot and try again" dpkg-deb --extract "$temp/std.deb" $dir
-    echo "$have" >$dir/usr/lib/rustlib/version
-    rm -rf "$temp"
-}
-
-armv7() {
-    [[ $native == amd64 ]] || die "--armv7 builds for 32-bit ARM from an x86-64 Debian; here it is not needed or not possible"
-    packages "$ARMV7_PACKAGES"
-    armv7_sysroot
-    armv7_std
-    runtime armv7l
-    [[ $want_test == no && $want_onnx == no ]] || onnx armv7l
-    cargo_deb
+        awk -F '|' '$1 == "Debian" && $2 == "Debian" { print $3; exit }'
 }
 
 # QEMU 9 or newer, which knows the Raspberry Pi 4. Debian 12 has it in its backports: they are added to apt's sources, from the
@@ -408,16 +332,15 @@ image() {
     arm64_programs
 }
 
-want_test=no want_cross=no want_armv7=no want_image=no want_onnx=no arches=()
+want_test=no want_cross=no want_image=no want_onnx=no arches=()
 while [[ $# -gt 0 ]]; do
     case $1 in
     --test) want_test=yes ;;
     --cross) want_cross=yes ;;
-    --armv7) want_armv7=yes ;;
     --image) want_image=yes ;;
     --onnx) want_onnx=yes ;;
     --arch)
-        [[ -n ${2:-} && -n ${RUNTIME_SHA256[$2]:-} ]] || die "--arch takes x86_64, aarch64 or armv7l"
+        [[ -n ${2:-} && -n ${RUNTIME_SHA256[$2]:-} ]] || die "--arch takes x86_64 or aarch64"
         arches+=("$2")
         shift
         ;;
@@ -458,5 +381,4 @@ if [[ $want_test == yes ]]; then
     home_assistant
 fi
 [[ $want_cross == no ]] || cross
-[[ $want_armv7 == no ]] || armv7
 [[ $want_image == no ]] || image

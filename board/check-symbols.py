@@ -5,11 +5,8 @@ Versioned symbols (glibc, libstdc++) carry their age in the file. GStreamer's an
 with the installed libraries, say since when each is there.
 
 usage: check-symbols.py DEBIAN-ARCHITECTURE FILE...
-
-DPKG_ROOT in the environment, as dpkg knows it, names another root directory whose symbols files are meant.
 """
 
-import os
 import pathlib
 import re
 import subprocess
@@ -30,13 +27,12 @@ def number(version):
 def since(package, arch):
     """Symbol -> version since which the package has it."""
     names = [name for name in (package, RENAMED.get(package)) if name]
-    info = pathlib.Path(os.environ.get("DPKG_ROOT", "/"), "var/lib/dpkg/info")
-    files = [info / f"{name}:{arch}.symbols" for name in names]
+    files = [pathlib.Path(f"/var/lib/dpkg/info/{name}:{arch}.symbols") for name in names]
     for file in files:
         if file.exists():
             found = re.findall(r"^ (\S+?)@\S+ (\S+)", file.read_text(), re.MULTILINE)
             return {symbol: version.split("-")[0] for symbol, version in found}
-    sys.exit(f"check-symbols: no {files[0]}; install {names[0]}:{arch} (./setup.sh --cross, or --armv7)")
+    sys.exit(f"check-symbols: no {files[0]}; install {names[0]}:{arch} (./setup.sh --cross)")
 
 
 def undefined(file):

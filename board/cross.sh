@@ -1,64 +1,42 @@
 #!/usr/bin/env bash
-# Builds the release binary and Debian package for an ARM board on x86-64 Debian and says where they lie; ./setup.sh --cross
-# installs what arm64 needs, ./setup.sh --armv7 what 32-bit ARM does.
+# Builds the arm64 release binary and Debian package on x86-64 Debian and says where they lie; ./setup.sh --cross installs what
+# it needs.
 #
-# usage: board/cross.sh [arm64|armv7] [CARGO ARGUMENTS]      arm64 if left out
-#
-# The compiler is rustup's, where it has the target, else Debian's (rustc-web, which follows upstream closely).
-# The libraries are Debian's for the target, so the binary needs no newer glibc and GStreamer than that Debian has.
-# With arguments for cargo no package is made: board/cross.sh arm64 --no-default-features
+# The compiler is rustup's, where it has the arm64 target, else Debian's (rustc-web, which follows upstream closely).
+# The libraries are Debian's for arm64, so the binary needs no newer glibc and GStreamer than this Debian has.
+# Further arguments go to cargo, and then no package is made: board/cross.sh --no-default-features
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+readonly TARGET=aarch64-unknown-linux-gnu
+readonly LIB=/usr/lib/aarch64-linux-gnu
+readonly SYSROOT=$PWD/runtime/sysroot/aarch64
 
 die() {
     printf 'cross: %s\n' "$*" >&2
     exit 1
 }
 
-board=arm64
-case ${1:-} in
-arm64 | armv7) board=$1 && shift ;;
-esac
-
-# The folder of Rust's standard library; empty for the compiler's own.
-rust_sysroot=''
-if [[ $board == arm64 ]]; then
-    target=aarch64-unknown-linux-gnu gnu=aarch64-linux-gnu setup='./setup.sh --cross'
-    sysroot=$PWD/runtime/sysroot/aarch64
-    pkgconfig=$sysroot/pkgconfig:/usr/lib/$gnu/pkgconfig:/usr/share/pkgconfig
-    flags="-Lnative=$sysroot/lib"
-else
-    target=armv7-unknown-linux-gnueabihf gnu=arm-linux-gnueabihf setup='./setup.sh --armv7'
-    sysroot=$PWD/runtime/sysroot/armv7
-    pkgconfig=$sysroot/usr/lib/$gnu/pkgconfig:$sysroot/usr/share/pkgconfig
-    # The detector's library needs NEON anyway.
-    flags="-Clink-arg=--sysroot=$sysroot -Ctarget-feature=+neon"
-    rust_sysroot=$sysroot/usr
-fi
-
-command -v $gnu-gcc >/dev/null && [[ -e $sysroot/version ]] || die "the toolchain for $board is not complete; run $setup"
+command -v aarch64-linux-gnu-gcc >/dev/null && [[ -e $SYSROOT/version ]] ||
+    die "the arm64 toolchain is not complete; run ./setup.sh --cross"
 
 cargo=cargo
-if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$target/lib ]]; then
-    [[ -x /usr/bin/rustc && -d ${rust_sysroot:-/usr}/lib/rustlib/$target/lib ]] ||
-        die "no Rust compiler here has the target $target; run $setup, or: rustup target add $target"
+if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$TARGET/lib ]]; then
+    [[ -x /usr/bin/rustc && -d /usr/lib/rustlib/$TARGET/lib ]] ||
+        die "no Rust compiler here has the target $TARGET; run ./setup.sh --cross, or: rustup target add $TARGET"
     export RUSTC=/usr/bin/rustc
     cargo=/usr/bin/cargo
-    flags+=${rust_sysroot:+ --sysroot=$rust_sysroot}
 fi
 
-# As cargo and the build scripts spell the target in names of variables.
-name=${target//-/_}
-export "CARGO_TARGET_${name^^}_LINKER=$gnu-gcc" "CARGO_TARGET_${name^^}_RUSTFLAGS=$flags"
-export "CC_$name=$gnu-gcc" "CXX_$name=$gnu-g++"
-export PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_LIBDIR=$pkgconfig
-if [[ $board == armv7 ]]; then
-    export PKG_CONFIG_SYSROOT_DIR=$sysroot "CFLAGS_$name=--sysroot=$sysroot" "BINDGEN_EXTRA_CLANG_ARGS_$name=--sysroot=$sysroot"
-fi
+export PKG_CONFIG_ALLOW_CROSS=1
+export PKG_CONFIG_LIBDIR=$SYSROOT/pkgconfig:$LIB/pkgconfig:/usr/share/pkgconfig
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-Lnative=$SYSROOT/lib"
+export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++
 
-"$cargo" build --release --target "$target" "$@"
+"$cargo" build --release --target "$TARGET" "$@"
 
 out=$("$cargo" metadata --format-version 1 --no-deps |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/$target/release/spotter
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/$TARGET/release/spotter
 echo "cross: $out"
-[[ $# != 0 ]] || exec board/package.sh "$target"
+[[ $# != 0 ]] || exec board/package.sh "$TARGET"

@@ -18,8 +18,7 @@ target=${1:-$host}
 case $target in
 aarch64-unknown-linux-gnu) arch=arm64 cpu=aarch64 ;;
 x86_64-unknown-linux-gnu) arch=amd64 cpu=x86_64 ;;
-armv7-unknown-linux-gnueabihf) arch=armhf cpu=arm ;;
-*) die "there are packages for aarch64-unknown-linux-gnu, armv7-unknown-linux-gnueabihf and x86_64-unknown-linux-gnu, not for $target" ;;
+*) die "there are packages for aarch64-unknown-linux-gnu and x86_64-unknown-linux-gnu, not for $target" ;;
 esac
 
 [[ -x runtime/bin/cargo-deb ]] || die "no cargo-deb; run ./setup.sh --cross"
@@ -37,8 +36,6 @@ if [[ $target == "$host" && ! -e $binary ]]; then
 fi
 [[ -e $binary ]] || die "no $binary; build it first: board/cross.sh, or cargo build --release"
 
-# Of armhf nothing is installed here.
-[[ $arch != armhf || $target == "$host" ]] || export DPKG_ROOT=$PWD/runtime/sysroot/armv7
 board/check-symbols.py "$arch" "$binary" "$library"
 
 mkdir -p runtime/package

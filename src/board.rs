@@ -32,7 +32,6 @@ pub enum BoardKind {
     JetsonOrin,
     JetsonOther,
     GenericArm64,
-    GenericArm32,
     X86,
     Other,
 }
@@ -51,7 +50,7 @@ pub struct Board {
     pub kind: BoardKind,
     /// As the device tree or the firmware names it.
     pub model: String,
-    /// "x86_64", "aarch64", "arm".
+    /// "x86_64", "aarch64".
     pub arch: &'static str,
     pub cores: usize,
     /// MiB.
@@ -164,7 +163,7 @@ impl BoardKind {
         let (model, threads) = match self {
             Self::Pi5 | Self::JetsonOrin | Self::GenericArm64 => ("yolov4-tiny-416", 2),
             Self::Pi4 | Self::JetsonOther => ("picodet-s-416", 2),
-            Self::Pi3 | Self::Zero2 | Self::GenericArm32 => ("picodet-s-320", 2),
+            Self::Pi3 | Self::Zero2 => ("picodet-s-320", 2),
             // One core is enough, and threads that wait for each other cost more of it.
             Self::X86 | Self::Other => ("yolov4-tiny-416", 1),
         };
@@ -184,8 +183,6 @@ fn kind(model: &str, arch: &str) -> BoardKind {
             BoardKind::Pi4
         } else if has("Pi 3") || has("Compute Module 3") {
             BoardKind::Pi3
-        } else if arch == "arm" {
-            BoardKind::GenericArm32
         } else {
             BoardKind::Other
         };
@@ -198,7 +195,6 @@ fn kind(model: &str, arch: &str) -> BoardKind {
     }
     match arch {
         "aarch64" => BoardKind::GenericArm64,
-        "arm" => BoardKind::GenericArm32,
         "x86_64" => BoardKind::X86,
         _ => BoardKind::Other,
     }
@@ -265,12 +261,10 @@ mod tests {
             ("Raspberry Pi 400 Rev 1.0", "aarch64", Pi4),
             ("Raspberry Pi 3 Model B Plus Rev 1.3", "aarch64", Pi3),
             ("Raspberry Pi Zero 2 W Rev 1.0", "aarch64", Zero2),
-            ("Raspberry Pi 2 Model B Rev 1.1", "arm", GenericArm32),
-            ("Raspberry Pi 3 Model B Rev 1.2", "arm", Pi3),
+            ("Raspberry Pi Zero W Rev 1.1", "arm", Other),
             ("NVIDIA Jetson Orin Nano Developer Kit", "aarch64", JetsonOrin),
             ("NVIDIA Jetson Nano Developer Kit", "aarch64", JetsonOther),
             ("linux,dummy-virt", "aarch64", GenericArm64),
-            ("BeagleBoard.org BeagleBone Black", "arm", GenericArm32),
             ("ThinkPad X1", "x86_64", X86),
             ("", "riscv64", Other),
         ] {

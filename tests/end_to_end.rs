@@ -1,7 +1,6 @@
 //! The main job with real parts: real publishers send the demo clip, mosquitto_sub and a WebSocket client see its animals.
 //!
-//! With SPOTTER_BIN set to an ARM binary (board/run-arm64.sh, board/run-armv7.sh) the same tests run under QEMU, slower and with
-//! fewer publishers.
+//! With SPOTTER_BIN set to the arm64 binary (board/run-arm64.sh) the same tests run under QEMU, slower and with fewer publishers.
 #![cfg(all(feature = "gst", feature = "tflite"))]
 #![allow(clippy::unwrap_used)] // a test may end at the first surprise
 

@@ -162,7 +162,7 @@ fn board_order(board: BoardKind) -> Cow<'static, [&'static str]> {
         // No H.264 block at all.
         BoardKind::Pi5 => &["v4l2slh265dec"],
         BoardKind::JetsonOrin | BoardKind::JetsonOther => &["nvv4l2decoder"],
-        BoardKind::GenericArm64 | BoardKind::GenericArm32 => {
+        BoardKind::GenericArm64 => {
             &["v4l2h264dec", "v4l2h265dec", "v4l2slh264dec", "v4l2slh265dec"]
         }
         BoardKind::X86 => &["vah264dec", "vah265dec"],
@@ -219,8 +219,7 @@ mod tests {
     #[test]
     fn every_board_can_fall_back_to_software_for_both_codecs() {
         use BoardKind::*;
-        let all =
-            [Pi3, Pi4, Pi5, Zero2, JetsonOrin, JetsonOther, GenericArm64, GenericArm32, X86, Other];
+        let all = [Pi3, Pi4, Pi5, Zero2, JetsonOrin, JetsonOther, GenericArm64, X86, Other];
         for board in all {
             for (codec, libav) in
                 [(VideoCodec::H264, "avdec_h264"), (VideoCodec::H265, "avdec_h265")]

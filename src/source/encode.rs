@@ -65,7 +65,7 @@ pub(crate) fn candidates(board: BoardKind, wish: &config::Source, given: &Given)
         // Neither Pi 5 nor Orin Nano encodes in hardware; other Orins do.
         BoardKind::JetsonOrin | BoardKind::JetsonOther => &["nvv4l2h264enc"],
         BoardKind::X86 => &["vah264enc"],
-        BoardKind::GenericArm64 | BoardKind::GenericArm32 => &["v4l2h264enc"],
+        BoardKind::GenericArm64 => &["v4l2h264enc"],
         BoardKind::Pi5 | BoardKind::Other => &[],
     };
     hardware.iter().chain(&["x264enc", "openh264enc"]).map(|name| known(name)).collect()

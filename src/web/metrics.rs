@@ -46,6 +46,9 @@ const HELP: &str = include_str!("metrics.help");
 const LEVELS: [&str; 2] = ["outbox_", "storage_written_today_bytes"];
 
 fn help(name: &str) -> String {
+    if let Some(same) = name.strip_prefix("mqtt_embedded_") {
+        return format!("At the embedded broker: {}", help(&format!("mqtt_{same}")));
+    }
     let words = HELP.lines().filter_map(|line| line.split_once(' '));
     let said = words.into_iter().find(|(of, _)| *of == name).map(|(_, said)| said.to_owned());
     said.unwrap_or_else(|| format!("Counted: {}.", name.replace('_', " ")))

@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The program under test: $SPOTTER_BIN (an ARM binary under QEMU: board/run-arm64.sh, board/run-armv7.sh) or the one cargo built.
+/// The program under test: $SPOTTER_BIN (the arm64 binary under QEMU, say) or the one cargo built.
 pub fn spotter() -> Command {
     let built = env!("CARGO_BIN_EXE_spotter");
     let mut command = Command::new(std::env::var("SPOTTER_BIN").unwrap_or(built.into()));
@@ -44,13 +44,9 @@ pub fn missing_parts() -> Option<String> {
     (!missing.is_empty()).then(|| format!("no {}; run ./setup.sh --test", missing.join(", no ")))
 }
 
-/// What the spotter under test is made for, as Rust names it.
+/// What the spotter under test is made for.
 pub fn arch() -> &'static str {
-    match std::env::var("SPOTTER_BIN") {
-        Ok(program) if program.contains("armv7") => "arm",
-        Ok(_) => "aarch64",
-        Err(_) => std::env::consts::ARCH,
-    }
+    if emulated() { "aarch64" } else { std::env::consts::ARCH }
 }
 
 pub fn on_path(program: &str) -> bool {
