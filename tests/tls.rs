@@ -172,7 +172,7 @@ fn a_client_that_never_finishes_gives_its_place_back_and_those_by_tls_are_ended_
     };
     let refused = client().args(["-C", "1"]).output().unwrap();
     assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
-    assert!(counted(&service, "broker", "refused_busy") >= 1);
+    until(&service, "it is counted", || counted(&service, "broker", "refused_busy") >= 1);
     until(&service, "both places back", || counted(&service, "broker", "tls_failed") >= 2);
     let heard = client().args(["-C", "1"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&heard.stdout).trim(), "online");
