@@ -123,7 +123,11 @@ fn the_embedded_broker_is_reached_by_tls() {
     let topic = ["-t", "spotter/test/available", "-C", "1"];
     let refused = |port, more: &[&str]| {
         let refused = listen(port, &[&topic, more].concat());
-        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+        assert!(
+            !refused.status.success() && refused.stdout.is_empty(),
+            "{refused:?}\n{}",
+            service.log()
+        );
     };
     refused(port, &["--cafile", other.to_str().unwrap()]);
     refused(port, &[]);
@@ -151,11 +155,15 @@ fn a_client_that_never_finishes_gives_its_place_back_and_those_by_tls_are_ended_
         )
     });
     let ca = service.dir.path().join("own.pem");
+    // Who looked whether the door is open has a place too.
+    until(&service, "the look is over", || service.log().contains("mqtt client left"));
     // One says nothing, one begins and goes no further; there is no place for a third.
     let mut silent = [(); 2].map(|()| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
     silent[1].write_all(&[0x16, 3, 1, 1, 0, 1]).unwrap();
-    let client = || {
-        let mut client = Command::new("mosquitto_sub");
+    // It tries again and again, and waits for a first answer for ever.
+    let client = |patience_s: &str| {
+        let mut client = Command::new("timeout");
+        client.args([patience_s, "mosquitto_sub"]);
         client.args([
             "-h",
             "127.0.0.1",
@@ -170,15 +178,19 @@ fn a_client_that_never_finishes_gives_its_place_back_and_those_by_tls_are_ended_
         client.arg(&ca).args(["-t", "spotter/test/available"]);
         client
     };
-    let refused = client().args(["-C", "1"]).output().unwrap();
-    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    let refused = client("3").args(["-C", "1"]).output().unwrap();
+    assert!(
+        !refused.status.success() && refused.stdout.is_empty(),
+        "{refused:?}\n{}",
+        service.log()
+    );
     until(&service, "it is counted", || counted(&service, "broker", "refused_busy") >= 1);
     until(&service, "both places back", || counted(&service, "broker", "tls_failed") >= 2);
-    let heard = client().args(["-C", "1"]).output().unwrap();
+    let heard = client("30").args(["-C", "1"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&heard.stdout).trim(), "online");
 
     // At the end there is one who listens, and one who is not yet through.
-    let mut listens = client().args(["-C", "2"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut listens = client("30").args(["-C", "2"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = std::io::BufReader::new(listens.stdout.take().unwrap());
     let mut line = || {
         let mut line = String::new();
