@@ -214,7 +214,7 @@ fn what_cannot_be_sent_is_refused_by_name() {
     let kind = http(&service, "POST", "/whep/plain", "text/plain", OFFER);
     assert_eq!(code(&kind), (415, "content_type".into()));
     let long = "a=x\r\n".repeat(100_000);
-    assert_eq!(code(&offer(&service, "plain", &long)), (413, "bad_body".into()));
+    assert_eq!(code(&offer(&service, "plain", &long)), (413, "too_long".into()));
     let codec = OFFER.replace("H264/90000", "H263/90000");
     let busy = wait_for("a full house", &service, || {
         Some(offer(&service, "plain", OFFER)).filter(|a| a.0 == 503)
