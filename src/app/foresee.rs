@@ -156,13 +156,19 @@ mod tests {
 
     #[test]
     fn a_model_that_is_not_there_is_told_with_those_that_are() {
-        let told = faults("detect.model = \"yolov4-tini-416\"\n", &Rights::default());
+        let told = faults(
+            "detect.backend = \"auto\"\ndetect.model = \"yolov4-tini-416\"\n",
+            &Rights::default(),
+        );
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
             told[0].0 == "detect.model" && told[0].1.contains("picodet-s-320, picodet-s-416"),
             "{told:?}"
         );
-        let told = faults("detect.animals = [\"unicorn\"]\n", &Rights::default());
+        let told = faults(
+            "detect.backend = \"auto\"\ndetect.animals = [\"unicorn\"]\n",
+            &Rights::default(),
+        );
         assert!(told[0].0 == "detect.animals" && told[0].1.contains("unicorn"), "{told:?}");
         assert_eq!(
             faults("detect.backend = \"fake\"\ndetect.model = \"hang\"\n", &Rights::default()),
