@@ -98,14 +98,17 @@ fn what_would_keep_the_service_from_starting_is_a_mistake_too() {
     let writable = ["--writable", state.to_str().unwrap()];
     for (mistake, words) in [
         (
-            "[detect]\nmodel = \"yolov4-tini-416\"\n",
+            "[detect]\nmodel = \"yolov4-tini-416\"\nbackend = \"auto\"\n",
             "Line 7: detect.model: no model \"yolov4-tini-416\"",
         ),
         (
-            "[detect]\nmodel = \"yolov4-tini-416\"\n",
+            "[detect]\nmodel = \"yolov4-tini-416\"\nbackend = \"auto\"\n",
             "picodet-s-320, picodet-s-416, yolov4-tiny-416",
         ),
-        ("[detect]\nanimals = [\"unicorn\"]\n", "Line 7: detect.animals: none of"),
+        (
+            "[detect]\nanimals = [\"unicorn\"]\nbackend = \"auto\"\n",
+            "Line 7: detect.animals: none of",
+        ),
         (
             "[web]\nlisten = \"0.0.0.0:80\"\n",
             "Line 7: web.listen: 0.0.0.0:80 is a port that the service has no right to",
