@@ -88,20 +88,25 @@ fn a_stream_is_published_and_read_by_tls() {
     service.stop();
 }
 
+/// A service whose embedded broker has a door with TLS, that door's port, and whom to trust there.
+fn secured_broker(more: &str) -> (Service, u16, PathBuf) {
+    let port = free_port();
+    let service = Service::start_with(|dir| {
+        let (certificate, key) = certificate(dir, "own");
+        let listen = format!("listen = \"127.0.0.1:{port}\"");
+        let files = format!("certificate = {certificate:?}, key = {key:?}");
+        format!("{more}mqtt.tls = {{ {listen}, {files} }}\n{FAKES}")
+    });
+    let trusted = service.dir.path().join("own.pem");
+    (service, port, trusted)
+}
+
 #[test]
 fn the_embedded_broker_is_reached_by_tls() {
     if !on_path("mosquitto_sub") || !on_path("openssl") {
         return skip("no mosquitto_sub or openssl; run ./setup.sh --test");
     }
-    let port = free_port();
-    let service = Service::start_with(|dir| {
-        let (certificate, key) = certificate(dir, "own");
-        format!(
-            "mqtt.tls = {{ listen = \"127.0.0.1:{port}\", certificate = {certificate:?}, \
-             key = {key:?} }}\nmqtt.stats_interval_s = 1\n{FAKES}"
-        )
-    });
-    let trusted = service.dir.path().join("own.pem");
+    let (service, port, trusted) = secured_broker("mqtt.stats_interval_s = 1\n");
     let listen = |port: u16, args: &[&str]| {
         let mut client = Command::new("mosquitto_sub");
         client.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-W", "30"]).args(args);
@@ -146,15 +151,7 @@ fn a_client_that_never_finishes_gives_its_place_back_and_those_by_tls_are_ended_
     if !on_path("mosquitto_sub") || !on_path("openssl") {
         return skip("no mosquitto_sub or openssl; run ./setup.sh --test");
     }
-    let port = free_port();
-    let service = Service::start_with(|dir| {
-        let (certificate, key) = certificate(dir, "own");
-        format!(
-            "mqtt.max_connections = 2\nmqtt.tls = {{ listen = \"127.0.0.1:{port}\", \
-             certificate = {certificate:?}, key = {key:?} }}\n{FAKES}"
-        )
-    });
-    let ca = service.dir.path().join("own.pem");
+    let (service, port, ca) = secured_broker("mqtt.max_connections = 2\n");
     // Who looked whether the door is open has a place too.
     until(&service, "the look is over", || service.log().contains("mqtt client left"));
     // One says nothing, one begins and goes no further; there is no place for a third.
@@ -164,18 +161,8 @@ fn a_client_that_never_finishes_gives_its_place_back_and_those_by_tls_are_ended_
     let client = |patience_s: &str| {
         let mut client = Command::new("timeout");
         client.args([patience_s, "mosquitto_sub"]);
-        client.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &port.to_string(),
-            "-q",
-            "1",
-            "-W",
-            "30",
-            "--cafile",
-        ]);
-        client.arg(&ca).args(["-t", "spotter/test/available"]);
+        client.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1", "-W", "30"]);
+        client.arg("--cafile").arg(&ca).args(["-t", "spotter/test/available"]);
         client
     };
     let refused = client("3").args(["-C", "1"]).output().unwrap();
